@@ -1,0 +1,119 @@
+"""What a run tells: lines of JSON, appended by the trainer and followed by anyone.
+
+Every line is `{"kind", "at", "attempt", ...}`. By kind it also holds
+
+    started     total_steps, train_examples, train_tokens, resumed_from_step, truncated_examples
+    step        step, total_steps, epoch, loss, learning_rate, grad_norm, tokens_total,
+                tokens_per_second, seconds_left, memory_bytes
+    eval        step, eval_loss
+    checkpoint  step, path, bytes
+    yielded     step
+    finished    step, train_loss, eval_loss, tokens_total, seconds_total, output_path
+    failed      reason, message, remedy
+
+Tokens are those of the examples, without padding; `tokens_total` and `seconds_total` run on over
+attempts and leave out what was lost to a kill. After a kill a later attempt repeats the steps
+since its checkpoint, so a step may be told twice: the line of the later attempt counts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+# One read of a follower. A run's whole file is seldom a tenth of it.
+READ_LIMIT_BYTES = 8 * 1024 * 1024
+_MESSAGE_LIMIT = 2_000
+
+
+class Kind(StrEnum):
+    STARTED = "started"
+    STEP = "step"
+    EVAL = "eval"
+    CHECKPOINT = "checkpoint"
+    YIELDED = "yielded"
+    FINISHED = "finished"
+    FAILED = "failed"
+
+
+ENDINGS = frozenset({Kind.YIELDED, Kind.FINISHED, Kind.FAILED})
+
+
+class ProgressWriter:
+    """Appends lines, each by one system call, so that a kill tears at most the last one."""
+
+    def __init__(self, path: Path, *, attempt: int) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._attempt = attempt
+        self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        size = os.fstat(self._file).st_size
+        if size and os.pread(self._file, 1, size - 1) != b"\n":
+            os.write(self._file, b"\n")  # seal the line that an earlier attempt left torn
+
+    def write(self, kind: Kind, **fields: Any) -> None:
+        """Append one line; it survives the death of this process from here on."""
+        event = {
+            "kind": kind.value,
+            "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "attempt": self._attempt,
+        } | {name: _bounded(value) for name, value in fields.items()}
+        line = json.dumps(event, ensure_ascii=False, allow_nan=False) + "\n"
+        os.write(self._file, line.encode())
+
+    def close(self) -> None:
+        os.close(self._file)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def read_progress(path: Path, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
+    """The events from byte `offset` on, and the offset to go on from.
+
+    A last line without its end is left for the next call; a line that is no JSON object (torn by
+    a kill) is passed over; a file that is not there yet has no events. At most READ_LIMIT_BYTES
+    are read, so a follower far behind calls again until the offset stays.
+    """
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            chunk = file.read(READ_LIMIT_BYTES)
+    except FileNotFoundError:
+        return [], offset
+    complete = chunk.rfind(b"\n") + 1
+    if complete == 0 and len(chunk) == READ_LIMIT_BYTES:
+        complete = len(chunk)  # no line of ours is that long: get past it rather than stall
+    events = [
+        event for line in chunk[:complete].splitlines() if (event := _parse(line)) is not None
+    ]
+    return events, offset + complete
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    try:
+        event = json.loads(line)
+    except ValueError:  # covers undecodable bytes too
+        return None
+    return event if isinstance(event, dict) and "kind" in event else None
+
+
+def _bounded(value: Any) -> Any:
+    """Finite numbers and short texts only: JSON has no NaN, and a follower no use for a megabyte."""
+    if isinstance(value, float):
+        return value if value - value == 0 else None
+    if isinstance(value, str) and len(value) > _MESSAGE_LIMIT:
+        return value[:_MESSAGE_LIMIT] + "..."
+    return value

@@ -1,0 +1,33 @@
+"""An engine host without processes, for tests of whatever drives one."""
+
+from engines.host import Seen, ServeSpec
+
+
+class FakeHost:
+    """Remembers what it was asked; the test decides what is seen, by writing to `seen`.
+
+    A started engine is STARTING until the test says otherwise; a stopped one is ABSENT, or
+    stays as it is while `slow_to_stop` holds its name.
+    """
+
+    def __init__(self) -> None:
+        self.seen: dict[str, Seen] = {}
+        self.specs: dict[str, ServeSpec] = {}  # of the latest start of each name
+        self.started: list[str] = []  # names, in order, each real start once
+        self.stopped: list[str] = []  # names, in order, each call
+        self.slow_to_stop: set[str] = set()
+
+    def observe(self, name: str) -> Seen:
+        return self.seen.get(name, Seen.ABSENT)
+
+    def start(self, spec: ServeSpec) -> None:
+        if self.observe(spec.name) not in (Seen.ABSENT, Seen.EXITED):
+            return
+        self.started.append(spec.name)
+        self.specs[spec.name] = spec
+        self.seen[spec.name] = Seen.STARTING
+
+    def stop(self, name: str) -> None:
+        self.stopped.append(name)
+        if name not in self.slow_to_stop:
+            self.seen.pop(name, None)

@@ -1,0 +1,118 @@
+"""What the HTTP server asks of whatever makes the tokens, real or fake."""
+
+import asyncio
+import enum
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from engines.protocol.errors import ApiError
+from engines.protocol.requests import Request, Sampling
+from engines.protocol.responses import TokenLogprob
+
+
+class Status(enum.StrEnum):
+    LOADING = "loading"
+    READY = "ok"
+
+
+class HungUp(Exception):
+    """Nobody waits for this answer any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """What one choice gained: some text, the tokens behind it, or its end."""
+
+    index: int
+    text: str = ""
+    tokens: int = 0
+    logprobs: Sequence[TokenLogprob] = ()
+    finish_reason: str | None = None
+
+
+class Generation:
+    """One request being answered: fed by the backend, read by the server, both on the event loop."""
+
+    def __init__(self, *, prompt_tokens: int, choices: int, cancel: Callable[[], None]) -> None:
+        self.prompt_tokens = prompt_tokens
+        self.choices = choices
+        self._open = choices
+        self._cancel = cancel
+        self._deltas: list[Delta] = []
+        self._error: Exception | None = None
+        self._news = asyncio.Event()
+
+    def feed(self, delta: Delta) -> None:
+        """Adds what came. Ignored once cancelled."""
+        self._deltas.append(delta)
+        self._news.set()
+
+    def fail(self, error: ApiError) -> None:
+        """Ends the answer; what was read so far stays valid."""
+        if self._error is None:
+            self._error = error
+            self._news.set()
+
+    def cancel(self) -> None:
+        """Frees what the answer holds. Does nothing after the end, or twice."""
+        if self._open and not isinstance(self._error, HungUp):
+            self._error = HungUp()
+            self._news.set()
+            self._cancel()
+
+    async def batches(self) -> AsyncIterator[list[Delta]]:
+        """All that came since the last look, until every choice has finished.
+
+        Raises ApiError if the engine gave up, HungUp if the request was cancelled.
+        """
+        while self._open:
+            await self._news.wait()
+            self._news.clear()
+            if isinstance(self._error, HungUp):
+                raise self._error
+            deltas, self._deltas = self._deltas, []
+            if deltas:
+                self._open -= sum(delta.finish_reason is not None for delta in deltas)
+                yield deltas
+            if self._error is not None and self._open:
+                self._open = 0
+                raise self._error
+
+
+class Backend(Protocol):
+    """Makes tokens. All methods are called on the event loop."""
+
+    fingerprint: str  # tells builds apart; shown to clients as system_fingerprint
+
+    @property
+    def status(self) -> Status: ...
+
+    @property
+    def sampling_defaults(self) -> Sampling: ...
+
+    @property
+    def max_context_tokens(self) -> int: ...
+
+    @property
+    def running(self) -> int:
+        """Sequences being decoded."""
+        ...
+
+    @property
+    def waiting(self) -> int:
+        """Sequences admitted to the queue and not yet begun."""
+        ...
+
+    @property
+    def cache_used(self) -> float:
+        """The part of the KV cache in use, 0 to 1."""
+        ...
+
+    async def run(self) -> None:
+        """Loads, answers until cancelled. Raises if it cannot start or cannot go on."""
+        ...
+
+    async def generate(self, request: Request) -> Generation:
+        """Begins an answer. Raises ApiError if the request cannot be served."""
+        ...

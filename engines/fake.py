@@ -1,0 +1,179 @@
+"""An engine without weights: the same routes, refusals and streams, and made-up words.
+
+`python -m engines.fake SPEC_FILE`. Deployments, gateways and simulated pools are tested with it;
+its answers carry the fingerprint "fake". From the spec's environment:
+
+FAKE_TOKENS         how many words an answer has (16), if max_tokens allows
+FAKE_TEXT           the answer itself, instead of made-up words
+FAKE_DELAY_SECONDS  between two tokens (0)
+FAKE_START_SECONDS  until it is ready (0)
+FAKE_FAIL           any text: it ends at start with that reason
+"""
+
+import asyncio
+import hashlib
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Self
+
+from engines import process
+from engines.backend import Delta, Generation, Status
+from engines.host import ServeSpec
+from engines.protocol.errors import context_length_exceeded, unavailable
+from engines.protocol.requests import Request, Sampling
+from engines.protocol.responses import TokenLogprob
+
+WORDS = ("order", "parcel", "city", "today", "refund", "paid", "late", "box", "street", "north")
+TOKEN = re.compile(r"\s*\S+")  # a word with the space before it
+
+
+@dataclass(frozen=True)
+class Settings:
+    tokens: int = 16
+    text: str | None = None
+    delay_seconds: float = 0.0
+    start_seconds: float = 0.0
+    failure: str = ""
+
+    @classmethod
+    def read(cls, environment: Mapping[str, str]) -> Self:
+        try:
+            return cls(
+                tokens=int(environment.get("FAKE_TOKENS", "16")),
+                text=environment.get("FAKE_TEXT"),
+                delay_seconds=float(environment.get("FAKE_DELAY_SECONDS", "0")),
+                start_seconds=float(environment.get("FAKE_START_SECONDS", "0")),
+                failure=environment.get("FAKE_FAIL", ""),
+            )
+        except ValueError as error:
+            raise process.CannotServe("bad_environment", f"FAKE_*: {error}") from None
+
+
+class FakeBackend:
+    """Answers from nothing; the same request always gets the same words."""
+
+    fingerprint = "fake"
+
+    def __init__(self, spec: ServeSpec) -> None:
+        self._spec = spec
+        self._settings = Settings.read(spec.environment)
+        self._slots = asyncio.Semaphore(spec.max_concurrency)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.sampling_defaults = Sampling()
+        self.max_context_tokens = spec.max_context_tokens
+        self.status = Status.LOADING
+        self.running = 0
+        self.waiting = 0
+
+    @property
+    def cache_used(self) -> float:
+        return self.running / self._spec.max_concurrency
+
+    async def run(self) -> None:
+        if self._settings.failure:
+            raise process.CannotServe("fake_failure", self._settings.failure)
+        await asyncio.sleep(self._settings.start_seconds)
+        self.status = Status.READY
+        await asyncio.Event().wait()
+
+    async def generate(self, request: Request) -> Generation:
+        full = self.running >= self._spec.max_concurrency
+        if full and self.waiting >= self._spec.max_waiting:
+            raise unavailable("The queue is full.", code="queue_full", retry_after_seconds=1)
+        prompts = _prompts(request)
+        longest = max(len(_tokens(prompt)) for prompt in prompts)
+        if longest >= self.max_context_tokens:
+            raise context_length_exceeded(
+                param="messages" if request.is_chat else "prompt",
+                limit=self.max_context_tokens,
+                wanted=f"the prompt has {longest}",
+            )
+        tasks: list[asyncio.Task[None]] = []
+
+        def cancel() -> None:
+            for task in tasks:
+                task.cancel()
+
+        generation = Generation(
+            prompt_tokens=sum(len(_tokens(prompt)) for prompt in prompts),
+            choices=len(prompts) * request.choices,
+            cancel=cancel,
+        )
+        for index in range(generation.choices):
+            prompt = prompts[index // request.choices]
+            room = self.max_context_tokens - len(_tokens(prompt))
+            words, reason = self._answer(request, prompt, index, room)
+            tasks.append(
+                asyncio.create_task(self._speak(generation, request, index, words, reason))
+            )
+            self._tasks.add(tasks[-1])
+            tasks[-1].add_done_callback(self._tasks.discard)
+        return generation
+
+    def _answer(
+        self, request: Request, prompt: str, index: int, room: int
+    ) -> tuple[list[str], str]:
+        wanted = self._settings.text
+        if wanted is None:
+            sampling = request.sampling
+            seed = f"{prompt}|{index % request.choices}|{sampling.seed}|{sampling.temperature}"
+            wanted = " ".join(_words(seed, self._settings.tokens))
+        limit = min(request.sampling.max_tokens or room, room)
+        words = _tokens(wanted)
+        reason = "stop" if len(words) <= limit else "length"
+        text = "".join(words[:limit])
+        cuts = [at for stop in request.sampling.stop if (at := text.find(stop)) >= 0]
+        return _tokens(text[: min(cuts)] if cuts else text), "stop" if cuts else reason
+
+    async def _speak(
+        self, generation: Generation, request: Request, index: int, words: list[str], reason: str
+    ) -> None:
+        self.waiting += 1
+        try:
+            await self._slots.acquire()
+        finally:
+            self.waiting -= 1
+        self.running += 1
+        try:
+            for word in words:
+                await asyncio.sleep(self._settings.delay_seconds)
+                generation.feed(
+                    Delta(index, text=word, tokens=1, logprobs=_logprobs(request, word))
+                )
+            generation.feed(Delta(index, finish_reason=reason))
+        finally:
+            self.running -= 1
+            self._slots.release()
+
+
+def _prompts(request: Request) -> list[str]:
+    if request.is_chat:
+        return ["\n".join(f"{each['role']}: {each['content']}" for each in request.messages)]
+    return [
+        each if isinstance(each, str) else " ".join(f"#{token}" for token in each)
+        for each in request.prompts
+    ]
+
+
+def _tokens(text: str) -> list[str]:
+    return TOKEN.findall(text)
+
+
+def _words(seed: str, count: int) -> Iterator[str]:
+    for position in range(count):
+        digest = hashlib.blake2b(f"{seed}|{position}".encode(), digest_size=4).digest()
+        yield WORDS[int.from_bytes(digest) % len(WORDS)]
+
+
+def _logprobs(request: Request, word: str) -> tuple[TokenLogprob, ...]:
+    if request.sampling.logprobs is None:
+        return ()
+    certain = TokenLogprob(word.encode(), 0.0)
+    alternatives = (certain,) if request.sampling.logprobs else ()
+    return (TokenLogprob(certain.raw, 0.0, alternatives),)
+
+
+if __name__ == "__main__":
+    process.end(process.main(sys.argv[1:], FakeBackend))

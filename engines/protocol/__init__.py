@@ -1,0 +1,1 @@
+"""The OpenAI-compatible wire: what clients send, what they get back, and how it is refused."""

@@ -1,0 +1,289 @@
+"""The HTTP face of an engine: OpenAI's two completion routes, models, health and metrics.
+
+Plain ASGI. Knows nothing of torch: it reads requests, asks a backend, and shapes what comes back.
+"""
+
+import asyncio
+import hmac
+import logging
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+import orjson
+
+from engines.backend import Backend, Delta, Generation, HungUp, Status
+from engines.host import ServeSpec
+from engines.metrics import Metrics, Watch
+from engines.protocol.errors import ApiError, failed, unavailable
+from engines.protocol.requests import Request, read_chat, read_completion
+from engines.protocol.responses import Choice, Shape, Usage, model_body
+
+JSON = b"application/json"
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+MAX_BODY_BYTES = 32 << 20
+LOADING_RETRY_SECONDS = 2
+DRAINING_RETRY_SECONDS = 1
+
+logger = logging.getLogger(__name__)
+
+
+class EngineServer:
+    """An ASGI application around one backend. `open` counts requests being answered."""
+
+    def __init__(self, *, spec: ServeSpec, backend: Backend) -> None:
+        self._spec = spec
+        self._backend = backend
+        self._metrics = Metrics(model=spec.served_model_name, backend=backend)
+        self._created = int(time.time())
+        self._authorization = f"Bearer {spec.token}".encode()
+        self._generations: set[Generation] = set()
+        self._routes: dict[tuple[str, str], Callable[[Receive, Send], Awaitable[None]]] = {
+            ("GET", "/v1/models"): self._models,
+            ("GET", f"/v1/models/{spec.served_model_name}"): self._model,
+            ("GET", "/metrics"): self._metrics_page,
+            ("POST", "/v1/chat/completions"): self._chat,
+            ("POST", "/v1/completions"): self._completion,
+        }
+        self.open = 0
+        self.draining = False
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            raise RuntimeError(f"{scope['type']} is not served")
+        self.open += 1
+        try:
+            await self._respond(scope, receive, send)
+        except ApiError as error:
+            self._metrics.refused(error.status)
+            await _send_error(send, error)
+        except HungUp:
+            logger.debug("client hung up")
+        except Exception:
+            logger.exception("request failed")
+            self._metrics.refused(500)
+            await _send_error(send, failed("The engine failed on this request."))
+        finally:
+            self.open -= 1
+
+    def abandon(self) -> None:
+        """Cancels every open answer: the deadline of a drain has passed."""
+        error = unavailable("The engine is shutting down.", code="draining", retry_after_seconds=1)
+        for generation in list(self._generations):
+            generation.fail(error)
+
+    async def _respond(self, scope: Message, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/health":
+            await self._health(send)
+            return
+        given = dict(scope["headers"]).get(b"authorization", b"")
+        if not hmac.compare_digest(given, self._authorization):
+            raise ApiError(401, "The bearer token is missing or wrong.", code="invalid_api_key")
+        route = self._routes.get((scope["method"], scope["path"]))
+        if route is None:
+            raise self._no_route(scope["method"], scope["path"])
+        await route(receive, send)
+
+    def _no_route(self, method: str, path: str) -> ApiError:
+        if any(known == path for _, known in self._routes):
+            return ApiError(405, f"{path} does not take {method}.", code="method_not_allowed")
+        if method == "GET" and path.startswith("/v1/models/"):
+            name = path.removeprefix("/v1/models/")
+            message = f"The model {name!r} does not exist here."
+            return ApiError(404, message, param="model", code="model_not_found")
+        return ApiError(404, f"There is no {method} {path} here.", code="not_found")
+
+    async def _health(self, send: Send) -> None:
+        status = "draining" if self.draining else str(self._backend.status)
+        await _send_json(send, 200 if status == Status.READY else 503, {"status": status})
+
+    async def _models(self, receive: Receive, send: Send) -> None:
+        await _send_json(send, 200, {"object": "list", "data": [self._model_body()]})
+
+    async def _model(self, receive: Receive, send: Send) -> None:
+        await _send_json(send, 200, self._model_body())
+
+    def _model_body(self) -> dict[str, Any]:
+        return model_body(
+            self._spec.served_model_name,
+            created=self._created,
+            max_context_tokens=self._backend.max_context_tokens,
+        )
+
+    async def _metrics_page(self, receive: Receive, send: Send) -> None:
+        kind = b"text/plain; version=0.0.4; charset=utf-8"
+        await _send_whole(send, 200, self._metrics.render(), content_type=kind)
+
+    async def _chat(self, receive: Receive, send: Send) -> None:
+        await self._complete(receive, send, read_chat)
+
+    async def _completion(self, receive: Receive, send: Send) -> None:
+        await self._complete(receive, send, read_completion)
+
+    async def _complete(self, receive: Receive, send: Send, read: Callable[..., Request]) -> None:
+        self._require_ready()
+        request = read(
+            await _read_json(receive),
+            served_model_name=self._spec.served_model_name,
+            defaults=self._backend.sampling_defaults,
+        )
+        generation = await self._backend.generate(request)
+        watch = self._metrics.watch(prompt_tokens=generation.prompt_tokens)
+        shape = Shape(
+            is_chat=request.is_chat,
+            model=request.model,
+            fingerprint=self._backend.fingerprint,
+            with_logprobs=request.sampling.logprobs is not None,
+        )
+        listener = asyncio.create_task(_cancel_on_hang_up(receive, generation))
+        self._generations.add(generation)
+        try:
+            if request.stream:
+                await _stream(send, request, generation, shape, watch)
+            else:
+                await _whole(send, generation, shape, watch)
+            watch.done()
+        finally:
+            self._generations.discard(generation)
+            listener.cancel()
+            generation.cancel()
+
+    def _require_ready(self) -> None:
+        if self.draining:
+            raise unavailable(
+                "The engine is shutting down.",
+                code="draining",
+                retry_after_seconds=DRAINING_RETRY_SECONDS,
+            )
+        if self._backend.status is not Status.READY:
+            raise unavailable(
+                "The model is still loading.",
+                code="loading",
+                retry_after_seconds=LOADING_RETRY_SECONDS,
+            )
+
+
+async def _whole(send: Send, generation: Generation, shape: Shape, watch: Watch) -> None:
+    choices = [Choice() for _ in range(generation.choices)]
+    async for deltas in generation.batches():
+        watch.saw(deltas)
+        for delta in deltas:
+            choice = choices[delta.index]
+            choice.text.append(delta.text)
+            choice.logprobs.extend(delta.logprobs)
+            choice.finish_reason = delta.finish_reason
+    usage = Usage(generation.prompt_tokens, watch.completion_tokens)
+    await _send_json(send, 200, shape.whole(choices, usage))
+
+
+async def _stream(
+    send: Send, request: Request, generation: Generation, shape: Shape, watch: Watch
+) -> None:
+    """Headers go out with the first tokens, so that a request refused before them gets a status."""
+    begun = False
+    try:
+        async for deltas in generation.batches():
+            watch.saw(deltas)
+            if not begun:
+                begun = True
+                await _send_head(send, 200, content_type=b"text/event-stream; charset=utf-8")
+                roles = [shape.role(index) for index in range(generation.choices)]
+                await _send_events(send, [each for each in roles if each], request)
+            await _send_events(send, _chunks(shape, deltas), request)
+    except ApiError as error:
+        if not begun:
+            raise
+        body = b"data: " + orjson.dumps(error.body()) + b"\n\n"
+        await send({"type": "http.response.body", "body": body})
+        return
+    last = b"data: [DONE]\n\n"
+    if request.include_usage:
+        usage = Usage(generation.prompt_tokens, watch.completion_tokens)
+        last = b"data: " + orjson.dumps(shape.usage(usage)) + b"\n\n" + last
+    await send({"type": "http.response.body", "body": last})
+
+
+def _chunks(shape: Shape, deltas: list[Delta]) -> list[dict[str, Any]]:
+    chunks: list[dict[str, Any]] = []
+    for delta in deltas:
+        if delta.text or delta.logprobs:
+            chunks.append(shape.piece(delta.index, delta.text, delta.logprobs))
+        if delta.finish_reason is not None:
+            chunks.append(shape.finish(delta.index, delta.finish_reason))
+    return chunks
+
+
+async def _send_events(send: Send, chunks: list[dict[str, Any]], request: Request) -> None:
+    if not chunks:
+        return
+    if request.include_usage:  # then every chunk but the last says null
+        chunks = [chunk | {"usage": None} for chunk in chunks]
+    body = b"".join(b"data: " + orjson.dumps(chunk) + b"\n\n" for chunk in chunks)
+    await send({"type": "http.response.body", "body": body, "more_body": True})
+
+
+async def _cancel_on_hang_up(receive: Receive, generation: Generation) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    generation.cancel()
+
+
+async def _read_json(receive: Receive) -> Any:
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise HungUp
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if size > MAX_BODY_BYTES:
+            limit = f"The body must be at most {MAX_BODY_BYTES} bytes."
+            raise ApiError(413, limit, code="request_too_large")
+        if not message.get("more_body"):
+            break
+    try:
+        return orjson.loads(b"".join(parts))
+    except orjson.JSONDecodeError as error:
+        raise ApiError(400, f"The body is not JSON: {error}.", code="invalid_json") from None
+
+
+async def _send_json(send: Send, status: int, body: dict[str, Any]) -> None:
+    await _send_whole(send, status, orjson.dumps(body), content_type=JSON)
+
+
+async def _send_error(send: Send, error: ApiError) -> None:
+    extra = []
+    if error.retry_after_seconds is not None:
+        extra.append((b"retry-after", str(error.retry_after_seconds).encode()))
+    if error.status == 401:
+        extra.append((b"www-authenticate", b"Bearer"))
+    body = orjson.dumps(error.body())
+    await _send_whole(send, error.status, body, content_type=JSON, extra=extra)
+
+
+async def _send_whole(
+    send: Send,
+    status: int,
+    body: bytes,
+    *,
+    content_type: bytes,
+    extra: list[tuple[bytes, bytes]] | None = None,
+) -> None:
+    length = (b"content-length", str(len(body)).encode())
+    await _send_head(send, status, content_type=content_type, extra=[length, *(extra or [])])
+    await send({"type": "http.response.body", "body": body})
+
+
+async def _send_head(
+    send: Send,
+    status: int,
+    *,
+    content_type: bytes,
+    extra: list[tuple[bytes, bytes]] | None = None,
+) -> None:
+    headers = [(b"content-type", content_type), (b"cache-control", b"no-store"), *(extra or [])]
+    await send({"type": "http.response.start", "status": status, "headers": headers})

@@ -1,0 +1,40 @@
+"""Tests run on real PostgreSQL and real Redis; without their URLs, on the embedded ones."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from factory import embedded
+
+DATA = Path(os.environ.get("FACTORY_DATA") or Path(__file__).parent / ".factory" / "test").resolve()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.option.collectonly or hasattr(config, "workerinput"):
+        return
+    if not os.environ.get("DATABASE_URL"):
+        embedded.start_postgres(DATA)
+    if not os.environ.get("REDIS_URL"):
+        embedded.start_redis(DATA)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if config.option.collectonly or hasattr(config, "workerinput"):
+        return
+    if not os.environ.get("REDIS_URL"):
+        embedded.stop_redis(DATA)
+    if not os.environ.get("DATABASE_URL"):
+        embedded.stop_postgres(DATA)
+
+
+@pytest.fixture(autouse=True)
+def _clean_redis(request: pytest.FixtureRequest) -> None:
+    """Each test that uses the database starts with an empty Redis as well."""
+    if "db" in request.fixturenames or "transactional_db" in request.fixturenames:
+        from django.conf import settings
+        from redis import Redis
+
+        client = Redis.from_url(settings.REDIS_URL)
+        client.flushdb()
+        client.close()

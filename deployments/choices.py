@@ -1,0 +1,44 @@
+"""Words that deployments' rows are written in. The same tables stand in docs/states.md."""
+
+from django.db import models
+from django.utils.translation import gettext_lazy as _
+
+
+class ReplicaStatus(models.TextChoices):
+    PENDING = "pending", _("Pending")  # wanted; no accelerators yet
+    STARTING = "starting", _("Starting")  # placed; the engine is loading weights
+    READY = "ready", _("Ready")  # answered a real completion; the gateway may route here
+    DRAINING = "draining", _("Draining")  # finishes open requests, takes no new ones
+    STOPPED = "stopped", _("Stopped")
+    FAILED = "failed", _("Failed")
+
+
+S = ReplicaStatus
+REPLICA_TRANSITIONS: dict[str, set[str]] = {
+    S.PENDING: {S.STARTING, S.STOPPED, S.FAILED},
+    S.STARTING: {S.READY, S.DRAINING, S.FAILED},
+    S.READY: {S.DRAINING, S.FAILED},
+    S.DRAINING: {S.STOPPED, S.FAILED},
+    S.STOPPED: set(),
+    S.FAILED: set(),
+}
+TERMINAL = {status for status, onward in REPLICA_TRANSITIONS.items() if not onward}
+PLACED = {S.STARTING, S.READY, S.DRAINING}  # hold accelerators; the agent's to step
+
+
+class DeploymentStatus(models.TextChoices):
+    """Observed from the replicas; nobody sets it by hand."""
+
+    PENDING = "pending", _("Pending")  # no replica is ready yet
+    READY = "ready", _("Ready")  # as many ready as wanted
+    DEGRADED = "degraded", _("Degraded")  # some ready, fewer than wanted
+    FAILED = "failed", _("Failed")  # gave up starting replicas; the reason says why
+    STOPPED = "stopped", _("Stopped")  # none wanted, none left
+    DELETED = "deleted", _("Deleted")
+
+
+D = DeploymentStatus
+DEPLOYMENT_TRANSITIONS: dict[str, set[str]] = {
+    status: set(DeploymentStatus) - {status} if status != D.DELETED else set()
+    for status in DeploymentStatus
+}

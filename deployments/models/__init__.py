@@ -1,0 +1,5 @@
+from deployments.models.deployment import Deployment
+from deployments.models.replica import Replica, ReplicaEvent
+from deployments.models.route import Route, RouteTarget
+
+__all__ = ["Deployment", "Replica", "ReplicaEvent", "Route", "RouteTarget"]

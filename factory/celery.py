@@ -1,0 +1,25 @@
+"""Celery: queue `control` for the platform, one queue a node for its agent, and the beat."""
+
+import os
+
+from celery import Celery
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "factory.settings.dev")
+
+app = Celery("factory")
+app.config_from_object("django.conf:settings", namespace="CELERY")
+app.autodiscover_tasks()
+
+# Sweeps visit every unsettled row: they make things right, messages only make them quick.
+app.conf.beat_schedule = {
+    "place-training-runs": {"task": "training.sweep", "schedule": 2.0, "options": {"expires": 4}},
+    "reconcile-deployments": {
+        "task": "deployments.sweep",
+        "schedule": 2.0,
+        "options": {"expires": 4},
+    },
+    "run-imports": {"task": "models_registry.sweep", "schedule": 5.0, "options": {"expires": 10}},
+    "watch-nodes": {"task": "chips.watch_nodes", "schedule": 5.0, "options": {"expires": 10}},
+    "ingest-usage": {"task": "usage.ingest", "schedule": 1.0, "options": {"expires": 3}},
+    "roll-up-usage": {"task": "usage.roll_up", "schedule": 60.0, "options": {"expires": 120}},
+}

@@ -1,0 +1,26 @@
+"""Every root of the platform; `/v1/` is not here, the gateway answers it (see asgi.py)."""
+
+from django.contrib import admin
+from django.urls import URLPattern, URLResolver, include, path
+from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
+
+from factory import health
+
+api: list[URLPattern | URLResolver] = [
+    path("schema/", SpectacularAPIView.as_view(), name="schema"),
+    path("docs/", SpectacularSwaggerView.as_view(url_name="api:schema"), name="docs"),
+    path("", include("accounts.api.urls")),
+    path("", include("chips.api.urls")),
+    path("", include("models_registry.api.urls")),
+    path("", include("training.api.urls")),
+    path("", include("deployments.api.urls")),
+    path("", include("usage.api.urls")),
+]
+
+urlpatterns: list[URLPattern | URLResolver] = [
+    path("healthz", health.live),
+    path("readyz", health.ready),
+    path("admin/", admin.site.urls),
+    path("accounts/", include("allauth.urls")),
+    path("api/v1/", include((api, "api"))),
+]

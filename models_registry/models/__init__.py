@@ -1,0 +1,15 @@
+from models_registry.models.artifact import Artifact, Blob
+from models_registry.models.evaluation_result import EvaluationResult
+from models_registry.models.registered_model import Alias, RegisteredModel
+from models_registry.models.revision import Revision
+from models_registry.models.revision_import import RevisionImport
+
+__all__ = [
+    "Alias",
+    "Artifact",
+    "Blob",
+    "EvaluationResult",
+    "RegisteredModel",
+    "Revision",
+    "RevisionImport",
+]

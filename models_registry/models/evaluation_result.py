@@ -1,0 +1,29 @@
+from django.db import models
+
+from common.models import Identified
+from models_registry.models.revision import Revision
+
+
+class EvaluationResult(Identified):
+    """How a revision did on a dataset split; names are kept with the figures."""
+
+    revision = models.ForeignKey(
+        Revision, on_delete=models.CASCADE, related_name="evaluation_results"
+    )
+    evaluation_id = models.UUIDField(db_index=True)
+    dataset_name = models.CharField(max_length=200)
+    split = models.CharField(max_length=40)
+    examples = models.PositiveIntegerField()
+    metrics = models.JSONField(default=dict)  # {"exact_match": 0.93, "field.intent": 0.99, ...}
+    created_at = models.DateTimeField()
+
+    class Meta:
+        ordering = ["-created_at"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["revision", "evaluation_id", "split"], name="evaluation_result_once"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.revision} on {self.dataset_name}/{self.split}"

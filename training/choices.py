@@ -1,0 +1,54 @@
+"""Words that training's rows are written in. The same tables stand in docs/states.md."""
+
+from django.db import models
+from django.utils.translation import gettext_lazy as _
+
+
+class Tuning(models.TextChoices):
+    FULL = "full", _("All weights")
+    LORA = "lora", _("LoRA adapter")
+
+
+class RunStatus(models.TextChoices):
+    PENDING = "pending", _("Pending")  # wanted; holds no accelerators
+    STARTING = "starting", _("Starting")  # accelerators held; the node fetches weights and data
+    RUNNING = "running", _("Running")  # the trainer reports progress
+    STOPPING = "stopping", _("Stopping")  # cancel was asked; the trainer is being ended
+    PUBLISHING = "publishing", _("Publishing")  # trained; the result is being registered
+    SUCCEEDED = "succeeded", _("Succeeded")
+    FAILED = "failed", _("Failed")
+    CANCELLED = "cancelled", _("Cancelled")
+
+
+S = RunStatus
+RUN_TRANSITIONS: dict[str, set[str]] = {
+    S.PENDING: {S.STARTING, S.CANCELLED, S.FAILED},
+    # back to pending: the node was lost or the trainer yielded; accelerators are given back
+    S.STARTING: {S.RUNNING, S.STOPPING, S.PENDING, S.PUBLISHING, S.FAILED},
+    S.RUNNING: {S.STOPPING, S.PENDING, S.PUBLISHING, S.FAILED},
+    S.STOPPING: {S.CANCELLED, S.FAILED},
+    S.PUBLISHING: {S.SUCCEEDED, S.FAILED},
+    S.SUCCEEDED: set(),
+    S.FAILED: set(),
+    S.CANCELLED: set(),
+}
+TERMINAL = {status for status, onward in RUN_TRANSITIONS.items() if not onward}
+HOLDING = {S.STARTING, S.RUNNING, S.STOPPING, S.PUBLISHING}  # the agent's to step
+
+
+class EvaluationStatus(models.TextChoices):
+    PENDING = "pending", _("Pending")
+    RUNNING = "running", _("Running")
+    SUCCEEDED = "succeeded", _("Succeeded")
+    FAILED = "failed", _("Failed")
+    CANCELLED = "cancelled", _("Cancelled")
+
+
+E = EvaluationStatus
+EVALUATION_TRANSITIONS: dict[str, set[str]] = {
+    E.PENDING: {E.RUNNING, E.FAILED, E.CANCELLED},
+    E.RUNNING: {E.SUCCEEDED, E.FAILED, E.CANCELLED},
+    E.SUCCEEDED: set(),
+    E.FAILED: set(),
+    E.CANCELLED: set(),
+}

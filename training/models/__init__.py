@@ -1,0 +1,15 @@
+from training.models.dataset import Dataset, DatasetSplit, DatasetVersion
+from training.models.evaluation import Evaluation, EvaluationAnswer
+from training.models.training_run import Checkpoint, TrainingEvent, TrainingMetric, TrainingRun
+
+__all__ = [
+    "Checkpoint",
+    "Dataset",
+    "DatasetSplit",
+    "DatasetVersion",
+    "Evaluation",
+    "EvaluationAnswer",
+    "TrainingEvent",
+    "TrainingMetric",
+    "TrainingRun",
+]

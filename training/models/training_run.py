@@ -1,0 +1,133 @@
+from django.db import models
+
+from accounts.models import OfOrganization
+from chips.models import Allocation, Node
+from common.leases import Leased
+from common.models import Identified
+from common.statuses import HasStatus
+from models_registry.models import Revision
+from training.choices import RUN_TRANSITIONS, RunStatus, Tuning
+from training.models.dataset import DatasetVersion
+
+
+class TrainingRun(Identified, OfOrganization, HasStatus, Leased):
+    """One fine-tuning attempt of a base revision on a dataset version."""
+
+    TRANSITIONS = RUN_TRANSITIONS
+
+    name = models.CharField(max_length=96)
+    base_revision = models.ForeignKey(Revision, on_delete=models.PROTECT, related_name="+")
+    dataset_version = models.ForeignKey(
+        DatasetVersion, on_delete=models.PROTECT, related_name="training_runs"
+    )
+    train_split = models.CharField(max_length=40, default="train")
+    eval_split = models.CharField(max_length=40, blank=True, default="")
+    output_name = models.CharField(
+        max_length=96, help_text="The registered model that the result becomes a revision of."
+    )
+    method = models.CharField(max_length=16, default="sft")
+    tuning = models.CharField(max_length=16, choices=Tuning, default=Tuning.LORA)
+    hyperparameters = models.JSONField(default=dict)
+    # what is wanted
+    accelerators_wanted = models.PositiveSmallIntegerField(default=1)
+    pool_name = models.CharField(max_length=60, blank=True, default="")
+    cancel_requested_at = models.DateTimeField(null=True, blank=True)
+    # what is
+    status = models.CharField(max_length=16, choices=RunStatus, default=RunStatus.PENDING)
+    node = models.ForeignKey(
+        Node, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    allocation = models.ForeignKey(
+        Allocation, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    attempt = models.PositiveSmallIntegerField(default=0)
+    failures = models.PositiveSmallIntegerField(
+        default=0, help_text="Trainers that died without progress since the last checkpoint."
+    )
+    next_attempt_at = models.DateTimeField(null=True, blank=True)
+    progress_offset = models.BigIntegerField(default=0)  # bytes of the progress file read so far
+    step = models.PositiveIntegerField(default=0)
+    total_steps = models.PositiveIntegerField(null=True, blank=True)
+    train_loss = models.FloatField(null=True, blank=True)
+    eval_loss = models.FloatField(null=True, blank=True)
+    tokens_total = models.BigIntegerField(default=0)
+    tokens_per_second = models.FloatField(null=True, blank=True)
+    seconds_left = models.FloatField(null=True, blank=True)
+    log_tail = models.TextField(blank=True, default="")
+    result_revision = models.ForeignKey(
+        Revision, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    created_at = models.DateTimeField()
+    started_at = models.DateTimeField(null=True, blank=True)
+    ended_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-created_at"]
+        constraints = [
+            models.CheckConstraint(
+                condition=models.Q(status__in=RunStatus.values), name="run_status_known"
+            ),
+        ]
+        indexes = [models.Index(fields=["status"])]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Checkpoint(Identified):
+    """Weights and everything else needed to go on, saved at a step on a node."""
+
+    run = models.ForeignKey(TrainingRun, on_delete=models.CASCADE, related_name="checkpoints")
+    step = models.PositiveIntegerField()
+    path = models.CharField(max_length=400)
+    size_bytes = models.BigIntegerField()
+    created_at = models.DateTimeField()
+    pruned_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["run", "-step"]
+        constraints = [
+            models.UniqueConstraint(fields=["run", "step"], name="checkpoint_once_per_step"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.run} at step {self.step}"
+
+
+class TrainingEvent(Identified):
+    """Something worth telling that happened to a run."""
+
+    run = models.ForeignKey(TrainingRun, on_delete=models.CASCADE, related_name="events")
+    at = models.DateTimeField()
+    kind = models.CharField(max_length=40)
+    message = models.TextField(blank=True, default="")
+    data = models.JSONField(default=dict, blank=True)
+
+    class Meta:
+        ordering = ["run", "at", "id"]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.message}"
+
+
+class TrainingMetric(models.Model):
+    """What the trainer measured at a step; a step told again after a resume replaces its row."""
+
+    run = models.ForeignKey(TrainingRun, on_delete=models.CASCADE, related_name="metrics")
+    step = models.PositiveIntegerField()
+    at = models.DateTimeField()
+    loss = models.FloatField(null=True)
+    eval_loss = models.FloatField(null=True)
+    learning_rate = models.FloatField(null=True)
+    grad_norm = models.FloatField(null=True)
+    tokens_per_second = models.FloatField(null=True)
+    memory_bytes = models.BigIntegerField(null=True)
+
+    class Meta:
+        ordering = ["run", "step"]
+        constraints = [
+            models.UniqueConstraint(fields=["run", "step"], name="metric_once_per_step"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.run} step {self.step}"

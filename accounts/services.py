@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from uuid import UUID
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
@@ -202,7 +203,7 @@ def issue_api_key(
 def revoke_api_key(
     *,
     organization: Organization,
-    key_id: object,
+    key_id: UUID,
     actor: audit.Actor = audit.SYSTEM,
     now: datetime,
 ) -> ApiKey:

@@ -7,6 +7,8 @@ from django.db import models
 
 from common.errors import InvalidTransition
 
+CHANGED = ["status", "status_reason", "message", "status_changed_at"]
+
 
 class HasStatus(models.Model):
     """Mixin: `status`, why, since when. Subclasses name their table in `TRANSITIONS`."""
@@ -33,5 +35,5 @@ class HasStatus(models.Model):
             raise InvalidTransition(f"{self} cannot go from {self.status} to {to}")
         self.status, self.status_reason, self.message = to, reason, message
         self.status_changed_at = now
-        self.save(update_fields=["status", "status_reason", "message", "status_changed_at"])
+        self.save(update_fields=CHANGED)
         return True

@@ -39,6 +39,6 @@ class DeploymentStatus(models.TextChoices):
 
 D = DeploymentStatus
 DEPLOYMENT_TRANSITIONS: dict[str, set[str]] = {
-    status: set(DeploymentStatus) - {status} if status != D.DELETED else set()
-    for status in DeploymentStatus
+    status.value: set() if status is D.DELETED else {str(s) for s in D if s is not status}
+    for status in D
 }

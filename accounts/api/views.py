@@ -1,6 +1,6 @@
 """The base of every REST view: an organization, an actor, and what they may do."""
 
-from typing import ClassVar
+from typing import ClassVar, cast
 
 from rest_framework import exceptions
 from rest_framework.request import Request
@@ -9,7 +9,7 @@ from rest_framework.views import APIView
 from accounts import selectors
 from accounts.audit import Actor
 from accounts.choices import Capability
-from accounts.models import ApiKey, Organization
+from accounts.models import ApiKey, Organization, User
 
 CHOSEN = "organization"  # the session's key for the organization chosen in the console
 
@@ -44,14 +44,15 @@ class OrganizationView(APIView):
             self.granted = selectors.get_key_capabilities(request.auth)
             self.actor = Actor("api_key", f"{request.auth.name} ({request.auth.prefix})", address)
             return
-        rows = selectors.list_organizations(request.user)
+        person = cast(User, request.user)
+        rows = selectors.list_organizations(person)
         slug = request.headers.get("X-Organization") or request.session.get(CHOSEN)
         found = rows.filter(slug=slug).first() if slug else rows.order_by("created_at").first()
         if found is None:
             raise exceptions.NotFound("You are a member of no such organization.")
         self.organization = found
-        self.granted = selectors.get_capabilities(request.user, found)
-        self.actor = Actor("user", request.user.get_username(), address)
+        self.granted = selectors.get_capabilities(person, found)
+        self.actor = Actor("user", person.get_username(), address)
 
 
 class OperatorView(OrganizationView):

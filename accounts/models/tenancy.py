@@ -1,13 +1,15 @@
 """The one way a tenant's query starts."""
 
-from typing import Self
+from typing import Self, TypeVar
 
 from django.db import models
 
 from accounts.models.organization import Organization
 
+M = TypeVar("M", bound=models.Model, covariant=True)
 
-class TenantQuerySet(models.QuerySet):
+
+class TenantQuerySet(models.QuerySet[M]):
     """Every tenant query starts with `.of(organization)`."""
 
     def of(self, organization: Organization) -> Self:

@@ -15,7 +15,7 @@ NAME = RegexValidator(
 )
 
 
-class RegisteredModelQuerySet(TenantQuerySet):
+class RegisteredModelQuerySet(TenantQuerySet["RegisteredModel"]):
     def of(self, organization: Organization) -> Self:
         """What the organization may read: its own, and what others share with all."""
         own = models.Q(organization=organization)

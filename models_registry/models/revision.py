@@ -8,7 +8,7 @@ from models_registry.choices import RevisionKind, SourceKind, Visibility
 from models_registry.models.registered_model import RegisteredModel
 
 
-class RevisionQuerySet(models.QuerySet):
+class RevisionQuerySet(models.QuerySet["Revision"]):
     def of(self, organization: Organization) -> Self:
         """What the organization may read."""
         own = models.Q(registered_model__organization=organization)

@@ -1,0 +1,212 @@
+"""Registering weights: immutable revisions with facts read from their files, and their lineage."""
+
+import hashlib
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from django.core.exceptions import ValidationError
+from django.db import transaction
+
+from accounts import audit
+from accounts.models import Organization
+from common import jobs
+from common.errors import InvalidInput, NotFound
+from models_registry import facts as reading
+from models_registry import storage
+from models_registry.choices import RevisionKind, SourceKind, Visibility
+from models_registry.models import (
+    Alias,
+    Artifact,
+    Blob,
+    RegisteredModel,
+    Revision,
+    RevisionImport,
+)
+
+
+def publish_folder(
+    *,
+    organization: Organization,
+    name: str,
+    folder: Path,
+    kind: str,
+    source_kind: str,
+    source: str = "",
+    parent: Revision | None = None,
+    visibility: str = Visibility.PRIVATE,
+    licence: str = "",
+    lineage: Mapping[str, Any] | None = None,
+    actor: audit.Actor = audit.SYSTEM,
+    now: datetime,
+) -> Revision:
+    """Store a folder's files as the next revision of `organization/name`.
+
+    The same files again return the revision they already are. Raises InvalidInput (name),
+    UnsafeFiles, IncompleteModel. Files are hashed and stored before any row is written.
+    """
+    _check_name(name)
+    files = reading.list_files(folder)
+    facts = reading.read_facts(folder, files)
+    blobs = {path: storage.put_file(folder / path, now=now) for path in files}
+    with transaction.atomic():
+        model = _take_model(organization, name, visibility, actor, now)
+        commit = commit_of(blobs)
+        present = Revision.objects.filter(registered_model=model, commit=commit).first()
+        if present is not None:
+            return present
+        last = Revision.objects.filter(registered_model=model).order_by("-number").first()
+        revision = Revision.objects.create(
+            registered_model=model,
+            number=last.number + 1 if last else 1,
+            commit=commit,
+            kind=kind,
+            parent=parent,
+            source_kind=source_kind,
+            source=source,
+            lineage=dict(lineage or {}),
+            architecture=facts.architecture,
+            model_type=facts.model_type,
+            parameter_count=facts.parameter_count,
+            dtype=facts.dtype,
+            quantization=facts.quantization,
+            context_length_tokens=facts.context_length_tokens
+            or (parent.context_length_tokens if parent else None),
+            licence=licence or (parent.licence if parent else ""),
+            size_bytes=sum(blob.size_bytes for blob in blobs.values()),
+            facts=facts.more,
+            created_at=now,
+        )
+        Artifact.objects.bulk_create(
+            Artifact(revision=revision, path=path, blob=blob) for path, blob in blobs.items()
+        )
+        audit.record(
+            organization=organization,
+            actor=actor,
+            action="revision.publish",
+            object_id=revision.pk,
+            object_name=str(revision),
+            after={"kind": kind, "source": source, "commit": commit},
+            now=now,
+        )
+    return revision
+
+
+def _check_name(name: str) -> None:
+    try:
+        RegisteredModel._meta.get_field("name").clean(name, None)
+    except ValidationError as error:
+        raise InvalidInput(" ".join(error.messages), field="name") from error
+
+
+def _take_model(
+    organization: Organization, name: str, visibility: str, actor: audit.Actor, now: datetime
+) -> RegisteredModel:
+    """The organization's model of that name, made if new, locked until the transaction ends."""
+    model, made = RegisteredModel.objects.get_or_create(
+        organization=organization,
+        name=name,
+        defaults={"visibility": visibility, "created_at": now},
+    )
+    if made:
+        audit.record(
+            organization=organization,
+            actor=actor,
+            action="registered_model.create",
+            object_id=model.pk,
+            object_name=str(model),
+            after={"visibility": visibility},
+            now=now,
+        )
+    return RegisteredModel.objects.select_for_update(no_key=True).get(pk=model.pk)
+
+
+def commit_of(blobs: Mapping[str, Blob]) -> str:
+    """40 hex digits that name exactly these paths with exactly these contents."""
+    lines = "".join(f"{path}\0{blob.sha256}\n" for path, blob in sorted(blobs.items()))
+    return hashlib.sha256(lines.encode()).hexdigest()[:40]
+
+
+@transaction.atomic
+def request_import(
+    *,
+    organization: Organization,
+    name: str,
+    source_kind: str,
+    source: str,
+    source_revision: str = "",
+    visibility: str = Visibility.PRIVATE,
+    licence: str = "",
+    actor: audit.Actor = audit.SYSTEM,
+    now: datetime,
+) -> RevisionImport:
+    """Ask for an import; a control worker carries it out. Raises InvalidInput."""
+    _check_name(name)
+    kinds = {SourceKind.FOLDER, SourceKind.HUGGING_FACE, SourceKind.MODELSCOPE}
+    if source_kind not in kinds:
+        raise InvalidInput(
+            f"{source_kind} is no source of imports.",
+            field="source_kind",
+            remedy=f"Use one of {', '.join(sorted(kinds))}.",
+        )
+    if not source.strip():
+        raise InvalidInput("An import needs a source.", field="source")
+    wanted = RevisionImport.objects.create(
+        organization=organization,
+        name=name,
+        visibility=visibility,
+        source_kind=source_kind,
+        source=source.strip(),
+        source_revision=source_revision,
+        licence=licence,
+        created_at=now,
+        status_changed_at=now,
+    )
+    audit.record(
+        organization=organization,
+        actor=actor,
+        action="import.request",
+        object_id=wanted.pk,
+        object_name=str(wanted),
+        after={"source_kind": source_kind, "source": source},
+        now=now,
+    )
+    jobs.enqueue("models_registry.run_import", import_id=str(wanted.pk))
+    return wanted
+
+
+@transaction.atomic
+def move_alias(
+    *,
+    organization: Organization,
+    model_id: UUID,
+    alias: str,
+    revision_id: UUID,
+    actor: audit.Actor = audit.SYSTEM,
+    now: datetime,
+) -> Alias:
+    """Point an alias of the organization's own model at one of its revisions. Raises NotFound."""
+    rows = RegisteredModel.objects.owned_by(organization).select_for_update(no_key=True)
+    model = rows.filter(pk=model_id).first()
+    revision = Revision.objects.filter(registered_model=model, pk=revision_id).first()
+    if model is None or revision is None:
+        raise NotFound("No such model, or no such revision of it.")
+    if revision.kind == RevisionKind.ADAPTER and revision.parent is None:
+        raise InvalidInput("An adapter without its base cannot be promoted.", field="revision_id")
+    before = Alias.objects.filter(registered_model=model, name=alias).first()
+    row, _ = Alias.objects.update_or_create(
+        registered_model=model, name=alias, defaults={"revision": revision, "moved_at": now}
+    )
+    audit.record(
+        organization=organization,
+        actor=actor,
+        action="alias.move",
+        object_id=row.pk,
+        object_name=str(row),
+        before={"revision": str(before.revision)} if before else {},
+        after={"revision": str(revision)},
+        now=now,
+    )
+    return row

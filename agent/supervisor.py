@@ -225,13 +225,7 @@ class ProcessSupervisor:
         return same_process(record.pid, record.create_time or 0.0) is not None
 
     def _ended(self, name: str, record: Record) -> Record:
-        assert record.pid is not None
-        child = self._children.pop(record.pid, None)
-        if (
-            child is None
-        ):  # a zombie of an adopted process is ours to reap only if we are its parent
-            with suppress(ChildProcessError):
-                os.waitpid(record.pid, os.WNOHANG)
+        child = self._children.pop(record.pid, None) if record.pid else None
         self._kill_marked(name)
         code = child.returncode if child is not None else None
         record = replace(record, ended_at=time.time(), returncode=code)

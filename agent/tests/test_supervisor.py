@@ -176,7 +176,12 @@ def test_orphans_are_stopped_and_the_known_stay(root: Path) -> None:
         path.unlink()
     (root / "c").rmdir()
     asked: list[frozenset[str]] = []
-    swept = ProcessSupervisor(root).sweep_orphans(lambda names: asked.append(names) or {"a"})
+
+    def wanted(names: frozenset[str]) -> set[str]:
+        asked.append(names)
+        return {"a"}
+
+    swept = ProcessSupervisor(root).sweep_orphans(wanted)
     assert swept == {"b", "c"}
     assert asked == [frozenset({"a", "b", "c"})]
     until(lambda: all(each.status() == psutil.STATUS_ZOMBIE for each in (orphan, bare)))

@@ -1,0 +1,49 @@
+// Reading a chart with the pointer or the arrow keys: a line on the plot, the values in words.
+(() => {
+  "use strict";
+
+  const read = (figure) => {
+    if (!figure.chartData) figure.chartData = JSON.parse(figure.dataset.chart);
+    return figure.chartData;
+  };
+
+  const nearest = (points, x) => {
+    let best = null;
+    for (const point of points) {
+      if (best === null || Math.abs(point[0] - x) < Math.abs(best[0] - x)) best = point;
+    }
+    return best;
+  };
+
+  const show = (figure, share) => {
+    const data = read(figure);
+    const [low, high] = data.domain;
+    const at = nearest(data.series.flatMap((one) => one.points), low + share * (high - low));
+    if (!at) return;
+    const cursor = figure.querySelector(".chart-cursor");
+    cursor.hidden = false;
+    cursor.style.left = `${(100 * (at[0] - low)) / (high - low || 1)}%`;
+    const words = data.series
+      .map((one) => [one, nearest(one.points, at[0])])
+      .filter(([, point]) => point)
+      .map(([one, point]) => `${one.label} ${point[2]}`);
+    figure.querySelector(".chart-readout").textContent = `${data.x} ${at[3]}: ${words.join(", ")}`;
+    figure.chartAt = (at[0] - low) / (high - low || 1);
+  };
+
+  const hide = (figure) => {
+    figure.querySelector(".chart-cursor").hidden = true;
+    figure.querySelector(".chart-readout").textContent = "";
+  };
+
+  document.addEventListener("pointermove", (event) => {
+    const plot = event.target.closest && event.target.closest(".chart-plot");
+    if (!plot) return;
+    const box = plot.getBoundingClientRect();
+    show(plot.closest("[data-chart]"), Math.min(1, Math.max(0, (event.clientX - box.left) / box.width)));
+  });
+  document.addEventListener("pointerout", (event) => {
+    const plot = event.target.closest && event.target.closest(".chart-plot");
+    if (plot && !plot.contains(event.relatedTarget)) hide(plot.closest("[data-chart]"));
+  });
+})();

@@ -1,0 +1,44 @@
+// Parts marked data-poll-seconds ask for themselves again, each at its own pace, as long as the
+// page is looked at. The server sets the pace with each answer: quick while something moves. A
+// part with focus inside, or an open dialog, waits, so that nothing jumps under a person's hands.
+(() => {
+  "use strict";
+  const due = new WeakMap();
+  const offline = document.getElementById("offline");
+
+  const busy = (part) =>
+    part.querySelector("dialog[open]") !== null ||
+    (part.contains(document.activeElement) &&
+      document.activeElement.matches("input, select, textarea"));
+
+  const look = (atOnce) => {
+    if (document.visibilityState !== "visible") return;
+    const now = Date.now();
+    for (const part of document.querySelectorAll("[data-poll-seconds]")) {
+      const pace = Number(part.dataset.pollSeconds) * 1000;
+      if (!(pace > 0)) continue;
+      if (!due.has(part)) due.set(part, now + pace);
+      if (busy(part) || (!atOnce && due.get(part) > now)) continue;
+      due.set(part, now + pace);
+      window.htmx.trigger(part, "poll");
+    }
+  };
+
+  window.setInterval(() => look(false), 500);
+  document.addEventListener("visibilitychange", () => look(true));
+
+  const lost = (yes) => { if (offline) offline.hidden = !yes; };
+  document.body.addEventListener("htmx:sendError", () => lost(true));
+  document.body.addEventListener("htmx:afterOnLoad", () => lost(false));
+  window.addEventListener("offline", () => lost(true));
+  window.addEventListener("online", () => { lost(false); look(true); });
+
+  // A session that ended answers a partial with the sign-in page: go there as a whole.
+  document.body.addEventListener("htmx:beforeSwap", (event) => {
+    const at = new URL(event.detail.xhr.responseURL || window.location.href);
+    if (at.pathname.startsWith("/accounts/")) {
+      event.detail.shouldSwap = false;
+      window.location.assign(window.location.href);
+    }
+  });
+})();

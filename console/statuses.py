@@ -1,0 +1,68 @@
+"""One look and one word for every status of every noun: a tone, an icon, a translatable label."""
+
+from dataclasses import dataclass
+
+from django.utils.functional import Promise
+from django.utils.translation import gettext_lazy as _
+
+
+@dataclass(frozen=True)
+class Look:
+    tone: str  # "good", "warn", "bad", "move" or "" (at rest)
+    icon: str
+    label: str | Promise
+
+
+LOOKS: dict[str, Look] = {
+    "pending": Look("", "clock", _("Pending")),
+    "queued": Look("", "clock", _("Queued")),
+    "waiting": Look("", "clock", _("Waiting")),
+    "uploading": Look("move", "moving", _("Uploading")),
+    "checking": Look("move", "moving", _("Checking")),
+    "importing": Look("move", "moving", _("Importing")),
+    "placed": Look("move", "moving", _("Placed")),
+    "starting": Look("move", "moving", _("Starting")),
+    "running": Look("move", "moving", _("Running")),
+    "saving": Look("move", "moving", _("Saving")),
+    "publishing": Look("move", "moving", _("Publishing")),
+    "evaluating": Look("move", "moving", _("Evaluating")),
+    "yielding": Look("move", "moving", _("Yielding")),
+    "cancelling": Look("move", "moving", _("Stopping")),
+    "stopping": Look("move", "moving", _("Stopping")),
+    "draining": Look("move", "moving", _("Draining")),
+    "deleting": Look("move", "moving", _("Being deleted")),
+    "progressing": Look("move", "moving", _("In progress")),
+    "updating": Look("move", "moving", _("Updating")),
+    "ready": Look("good", "check", _("Ready")),
+    "succeeded": Look("good", "check", _("Succeeded")),
+    "completed": Look("good", "check", _("Completed")),
+    "healthy": Look("good", "check", _("Healthy")),
+    "valid": Look("good", "check", _("Valid")),
+    "active": Look("good", "check", _("Active")),
+    "available": Look("good", "check", _("Available")),
+    "allocated": Look("move", "training", _("In use")),
+    "paused": Look("warn", "pause", _("Paused")),
+    "yielded": Look("warn", "pause", _("Yielded")),
+    "degraded": Look("warn", "alert", _("Degraded")),
+    "suspect": Look("warn", "alert", _("Suspect")),
+    "cordoned": Look("warn", "pause", _("Cordoned")),
+    "unhealthy": Look("bad", "alert", _("Unhealthy")),
+    "lost": Look("bad", "cross", _("Lost")),
+    "failed": Look("bad", "cross", _("Failed")),
+    "invalid": Look("bad", "cross", _("Invalid")),
+    "rejected": Look("bad", "cross", _("Refused")),
+    "revoked": Look("", "cross", _("Revoked")),
+    "expired": Look("", "clock", _("Expired")),
+    "cancelled": Look("", "stop", _("Stopped by a person")),
+    "stopped": Look("", "stop", _("Stopped")),
+    "deleted": Look("", "trash", _("Deleted")),
+    "idle": Look("", "dot", _("Idle")),
+    "draft": Look("", "dot", _("Draft")),
+    "open": Look("", "clock", _("Open")),
+    "sealed": Look("good", "check", _("Sealed")),
+}
+
+
+def look_of(status: str) -> Look:
+    """The look of `status`; an unknown one is shown as it is written, at rest."""
+    return LOOKS.get(status, Look("", "dot", status.replace("_", " ").capitalize()))

@@ -1,0 +1,83 @@
+"""Tables that sort, filter and page on the server, with the whole of their view in the URL."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from django.core.paginator import Page, Paginator
+from django.db.models import QuerySet
+from django.http import HttpRequest
+
+PAGE_SIZE = 25
+
+
+@dataclass(frozen=True)
+class Column:
+    """A heading; with `sort` (an ORM field) it is a link that orders by it."""
+
+    label: str
+    sort: str = ""
+    numeric: bool = False
+    minor: bool = False  # left out where the window is narrow
+
+
+@dataclass(frozen=True)
+class Heading:
+    label: str
+    numeric: bool
+    minor: bool
+    order: str  # "ascending", "descending" or ""
+    next_sort: str  # value of ?sort= that a click asks for; empty when it cannot be sorted
+
+
+@dataclass(frozen=True)
+class Table:
+    """What components/table.html draws: headings, one page of rows, and how to draw a row."""
+
+    label: str
+    headings: list[Heading]
+    page: Page[Any]
+    row_template: str
+    filtered: bool = False  # an empty table then means "nothing matches", not "nothing yet"
+
+
+def make_table(
+    request: HttpRequest,
+    *,
+    label: str,
+    columns: Sequence[Column],
+    rows: QuerySet[Any] | Sequence[Any],
+    row_template: str,
+    default_sort: str = "",
+    filtered: bool = False,
+    page_size: int = PAGE_SIZE,
+) -> Table:
+    """Order and page `rows` as the URL asks; unknown or unfit values fall back quietly."""
+    allowed = {column.sort for column in columns if column.sort}
+    sort = request.GET.get("sort", "")
+    if sort.removeprefix("-") not in allowed:
+        sort = default_sort
+    if isinstance(rows, QuerySet) and sort:
+        rows = rows.order_by(sort, "-pk" if sort.startswith("-") else "pk")
+    page = Paginator(rows, page_size).get_page(request.GET.get("page"))
+    return Table(
+        label=label,
+        headings=[_heading(column, sort) for column in columns],
+        page=page,
+        row_template=row_template,
+        filtered=filtered,
+    )
+
+
+def _heading(column: Column, sort: str) -> Heading:
+    order = ""
+    if column.sort and sort.removeprefix("-") == column.sort:
+        order = "descending" if sort.startswith("-") else "ascending"
+    next_sort = f"-{column.sort}" if order == "ascending" else column.sort
+    return Heading(
+        label=column.label,
+        numeric=column.numeric,
+        minor=column.minor,
+        order=order,
+        next_sort=next_sort,
+    )

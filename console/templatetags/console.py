@@ -1,0 +1,103 @@
+"""Tags and filters that every page shares."""
+
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+from django import template
+from django.http import HttpRequest
+from django.template.context import Context
+from django.templatetags.static import static
+from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.safestring import SafeString, mark_safe
+
+from console import formats, markdown, statuses
+
+register = template.Library()
+
+THEMES = ("system", "light", "dark")
+
+
+@register.simple_tag
+def icon(name: str) -> SafeString:
+    """A picture for the eye only: the words stand beside it."""
+    return format_html(
+        '<svg class="icon" aria-hidden="true" focusable="false"><use href="{}#{}"></use></svg>',
+        static("console/icons.svg"),
+        name,
+    )
+
+
+@register.simple_tag(takes_context=True)
+def theme(context: Context) -> str:
+    """The theme this browser asked for: system, light or dark."""
+    request: HttpRequest | None = context.get("request")
+    chosen = request.COOKIES.get("theme", "") if request is not None else ""
+    return chosen if chosen in THEMES else "system"
+
+
+@register.inclusion_tag("components/status_badge.html")
+def status_badge(status: str) -> dict[str, object]:
+    return {"look": statuses.look_of(str(status or ""))}
+
+
+@register.inclusion_tag("components/copy_id.html")
+def copy_id(value: object, text: str = "") -> dict[str, object]:
+    """An identifier in monospace with a copy button; long ones are shortened, copied whole."""
+    whole = str(value)
+    shown = text or (whole if len(whole) <= 16 else f"{whole[:8]}…{whole[-4:]}")
+    return {"whole": whole, "shown": shown}
+
+
+@register.filter
+def when(moment: datetime | None) -> SafeString | str:
+    """`3 minutes ago`, with the exact time on hover and for machines."""
+    if moment is None:
+        return "–"
+    return format_html(
+        '<time datetime="{}" title="{}">{}</time>',
+        moment.isoformat(timespec="seconds"),
+        formats.exact(moment),
+        formats.ago(moment, now=timezone.now()),
+    )
+
+
+@register.filter
+def exact(moment: datetime | None) -> str:
+    return "–" if moment is None else formats.exact(moment)
+
+
+@register.filter
+def number(value: float | Decimal | None, digits: int = 0) -> str:
+    return formats.number(value, digits)
+
+
+@register.filter
+def byte_size(value: float | None) -> str:
+    return formats.byte_size(value)
+
+
+@register.filter
+def count_short(value: float | None) -> str:
+    return formats.count_short(value)
+
+
+@register.filter
+def duration(value: float | timedelta | None) -> str:
+    return formats.duration(value)
+
+
+@register.filter
+def money(value: Decimal | None, currency: str = "") -> str:
+    return formats.money(value, currency)
+
+
+@register.filter
+def percent(value: float | None, digits: int = 1) -> str:
+    return formats.percent(value, digits)
+
+
+@register.filter
+def safe_markdown(text: str) -> SafeString:
+    """Markdown as HTML with everything but plain text markup taken out."""
+    return mark_safe(markdown.render(text))  # noqa: S308 - cleaned by nh3 in render

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from enum import StrEnum
 
 
@@ -31,3 +32,42 @@ class SpecError(TrainingFailure):
     def __init__(self, field: str, message: str, *, remedy: str) -> None:
         super().__init__(FailureReason.BAD_SPEC, f"{field}: {message}", remedy=remedy)
         self.field = field
+
+
+def explain(error: Exception) -> TrainingFailure:
+    """The failure that an exception amounts to, whichever library raised it."""
+    if isinstance(error, TrainingFailure):
+        return error
+    told = f"{type(error).__name__}: {error}"
+    if _is_out_of_memory(error, told):
+        return TrainingFailure(
+            FailureReason.OUT_OF_MEMORY,
+            told,
+            remedy="halve batch_size and double gradient_accumulation, or shorten max_length_tokens",
+        )
+    if _is_disk_full(error, told):
+        return TrainingFailure(
+            FailureReason.DISK_FULL, told, remedy="free space under checkpoint_path and output_path"
+        )
+    return TrainingFailure(
+        FailureReason.CRASHED, told, remedy="see the log; a restart resumes at the last checkpoint"
+    )
+
+
+def _is_out_of_memory(error: Exception, told: str) -> bool:
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    signs = (
+        "can't allocate memory",
+        "not enough memory",
+        "out of memory",
+        "Cannot allocate memory",
+    )
+    return isinstance(error, RuntimeError | OSError) and any(sign in told for sign in signs)
+
+
+def _is_disk_full(error: Exception, told: str) -> bool:
+    full = (errno.ENOSPC, errno.EDQUOT)
+    if isinstance(error, OSError) and error.errno in full:
+        return True
+    return any(f"os error {code}" in told for code in full)  # as safetensors puts it

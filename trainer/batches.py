@@ -1,0 +1,137 @@
+"""Which examples make a step, and the tensors of a micro-batch.
+
+Examples of like length share a micro-batch and are padded on the right. Under causal attention no
+token sees what comes after it, so the padding needs no mask, costs a few percent, and examples
+cannot see each other: every one has a row of its own. With `packing`, a micro-batch holds as many
+rows as fit in `batch_size * max_length_tokens`; without, always `batch_size` of them.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from trainer.data import Example
+from trainer.spec import Hyperparameters
+
+# Examples are sorted by length within a random pool of this many steps: enough for little padding
+# and little enough for steps to stay mixed.
+_POOL_STEPS = 16
+
+Step = list[list[int]]  # micro-batches of example numbers
+
+
+@dataclass(frozen=True)
+class Batch:
+    ids: torch.Tensor  # [rows, longest], padded on the right with 0
+    positions: torch.Tensor  # [labels]: flat places in `ids` whose next token is learnt
+    targets: torch.Tensor  # [labels]: those next tokens
+    tokens: int  # without padding
+
+    def to(self, device: torch.device) -> Batch:
+        return Batch(
+            self.ids.to(device), self.positions.to(device), self.targets.to(device), self.tokens
+        )
+
+
+class StepPlan:
+    """Every step of a run, as a pure function of lengths, hyperparameters and step number."""
+
+    def __init__(self, lengths: Sequence[int], hyperparameters: Hyperparameters) -> None:
+        self._lengths = lengths
+        self._given = hyperparameters
+        self._epoch_starts = [0]
+        self._epochs: dict[int, list[Step]] = {}
+        whole, part = divmod(hyperparameters.epochs, 1)
+        for epoch in range(int(whole) + (part > 0)):
+            steps = len(self._epoch(epoch))
+            last = epoch == int(whole)
+            self._epoch_starts.append(
+                self._epoch_starts[-1] + (math.ceil(steps * part) if last else steps)
+            )
+            if hyperparameters.max_steps and self._epoch_starts[-1] >= hyperparameters.max_steps:
+                break
+        planned = self._epoch_starts[-1]
+        self.total_steps = min(planned, hyperparameters.max_steps or planned)
+
+    def step(self, number: int) -> Step:
+        """The micro-batches of step `number`, counted from 0."""
+        epoch = self._epoch_of(number)
+        return self._epoch(epoch)[number - self._epoch_starts[epoch]]
+
+    def epoch(self, number: int) -> float:
+        """Epochs done after `number` steps."""
+        if number == 0:
+            return 0.0
+        epoch = self._epoch_of(number - 1)
+        return epoch + (number - self._epoch_starts[epoch]) / len(self._epoch(epoch))
+
+    def _epoch_of(self, number: int) -> int:
+        return next(e for e, end in enumerate(self._epoch_starts[1:]) if number < end)
+
+    def _epoch(self, epoch: int) -> list[Step]:
+        if epoch not in self._epochs:
+            self._epochs = {epoch: _plan_epoch(self._lengths, self._given, epoch=epoch)}
+        return self._epochs[epoch]
+
+
+def _plan_epoch(lengths: Sequence[int], given: Hyperparameters, *, epoch: int) -> list[Step]:
+    chance = random.Random(f"{given.seed}:{epoch}")  # noqa: S311 - an order, not a secret
+    order = list(range(len(lengths)))
+    chance.shuffle(order)
+    step_examples = given.batch_size * given.gradient_accumulation
+    pool_examples = step_examples * _POOL_STEPS
+    steps: list[Step] = []
+    micro_batches: list[list[int]] = []
+    for start in range(0, len(order), pool_examples):
+        pool = sorted(order[start : start + pool_examples], key=lambda i: lengths[i])
+        if given.packing:
+            micro_batches += _fill_rows(pool, lengths, given.batch_size * given.max_length_tokens)
+            continue
+        for at in range(0, len(pool), step_examples):
+            chosen = pool[at : at + step_examples]
+            size = given.batch_size
+            steps.append([chosen[i : i + size] for i in range(0, len(chosen), size)])
+    if given.packing:
+        chance.shuffle(micro_batches)
+        size = given.gradient_accumulation
+        steps = [micro_batches[i : i + size] for i in range(0, len(micro_batches), size)]
+    chance.shuffle(steps)
+    return steps
+
+
+def _fill_rows(pool: list[int], lengths: Sequence[int], limit_tokens: int) -> list[list[int]]:
+    """Cut examples sorted by length where rows times the longest would pass the limit."""
+    batches: list[list[int]] = [[]]
+    for index in pool:
+        if batches[-1] and (len(batches[-1]) + 1) * lengths[index] > limit_tokens:
+            batches.append([])
+        batches[-1].append(index)
+    return batches
+
+
+def make_batch(examples: Sequence[Example]) -> Batch:
+    longest = max(len(example.tokens) for example in examples)
+    ids = np.zeros((len(examples), longest), dtype=np.int64)
+    marks = np.zeros((len(examples), longest), dtype=np.bool_)
+    for row, example in enumerate(examples):
+        ids[row, : len(example.tokens)] = example.tokens
+        marks[row, : len(example.marks)] = example.marks
+    flat = np.flatnonzero(marks)  # never a row's first token, so one before it is the same row
+    return Batch(
+        ids=torch.from_numpy(ids),
+        positions=torch.from_numpy(flat - 1),
+        targets=torch.from_numpy(ids.reshape(-1)[flat]),
+        tokens=sum(len(example.tokens) for example in examples),
+    )
+
+
+def eval_batches(examples: Sequence[Example], *, batch_size: int) -> list[list[int]]:
+    """Every example once, longest first, so that too large a batch shows at once."""
+    order = sorted(range(len(examples)), key=lambda i: -len(examples[i].tokens))
+    return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]

@@ -1,0 +1,94 @@
+"""OpenAI chat jsonl, read line by line; what cannot be trained on is refused by line number."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trainer.errors import FailureReason, TrainingFailure
+
+ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """One line. `trained` holds the indices of the messages whose tokens count in the loss."""
+
+    line: int  # from 1
+    messages: tuple[dict[str, Any], ...]
+    trained: tuple[int, ...]
+    tools: tuple[dict[str, Any], ...] | None
+
+
+def bad_line(path: Path, line: int, problem: str, *, remedy: str) -> TrainingFailure:
+    return TrainingFailure(
+        FailureReason.BAD_DATA, f"{path.name} line {line}: {problem}", remedy=remedy
+    )
+
+
+def read_conversations(path: Path) -> Iterator[Conversation]:
+    """Yield every line; raises TrainingFailure(bad_data) at the first that is off."""
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise TrainingFailure(
+            FailureReason.BAD_DATA, f"{path} cannot be read: {error}", remedy="check the path"
+        ) from error
+    with file:
+        for number, raw in enumerate(file, start=1):
+            if raw.strip():
+                yield _parse(path, number, raw)
+
+
+def _parse(path: Path, number: int, raw: bytes) -> Conversation:
+    try:
+        row = json.loads(raw)
+    except ValueError as error:
+        raise bad_line(path, number, f"is not JSON: {error}", remedy="one object a line") from error
+    messages = row.get("messages") if isinstance(row, dict) else None
+    if not isinstance(messages, list) or not messages:
+        raise bad_line(
+            path, number, "has no messages", remedy='write {"messages": [{"role": ...}]}'
+        )
+    checked = tuple(_check_message(path, number, index, m) for index, m in enumerate(messages))
+    trained = tuple(
+        index
+        for index, message in enumerate(checked)
+        if message["role"] == "assistant" and messages[index].get("weight") != 0
+    )
+    if not trained:
+        raise bad_line(
+            path,
+            number,
+            "has no assistant message to learn from",
+            remedy="add an answer, or remove the line",
+        )
+    tools = row.get("tools")
+    if tools is not None and not isinstance(tools, list):
+        raise bad_line(path, number, "has tools that are no list", remedy="give a list of tools")
+    return Conversation(number, checked, trained, tuple(tools) if tools else None)
+
+
+def _check_message(path: Path, number: int, index: int, message: Any) -> dict[str, Any]:
+    """The message as a chat template takes it: text parts joined, `weight` left out."""
+    where = f"message {index + 1}"
+    if not isinstance(message, dict) or message.get("role") not in ROLES:
+        raise bad_line(
+            path, number, f"{where} has no known role", remedy=f"use one of {sorted(ROLES)}"
+        )
+    content = message.get("content")
+    if isinstance(content, list):
+        if not all(isinstance(part, dict) and part.get("type") == "text" for part in content):
+            raise bad_line(
+                path, number, f"{where} holds more than text", remedy="leave images and audio out"
+            )
+        content = "".join(str(part.get("text", "")) for part in content)
+    if content is None and message["role"] == "assistant" and message.get("tool_calls"):
+        content = ""
+    if not isinstance(content, str):
+        raise bad_line(path, number, f"{where} has no text content", remedy="give it a text")
+    kept = {key: value for key, value in message.items() if key != "weight"}
+    return kept | {"content": content}

@@ -1,0 +1,160 @@
+"""The base model: loaded without running anything it brings, prepared, and saved again."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from trainer import attention
+from trainer.batches import Batch
+from trainer.errors import FailureReason, TrainingFailure
+from trainer.head import label_loss
+from trainer.spec import TrainSpec
+
+transformers_logging.disable_progress_bar()  # a log file is no terminal
+
+_PARITY_TOKENS = 64
+# Relative; bfloat16 rounds the same logits by up to 0.4 %, a wrong head is off by far more.
+_PARITY_TOLERANCE = 0.02
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model ready to train: `model` is transformers' own, wrapped by PEFT for adapters."""
+
+    model: Any
+    body: torch.nn.Module
+    head: torch.nn.Linear
+    trained: list[tuple[str, torch.nn.Parameter]]
+
+    def loss(self, batch: Batch, *, divisor: float) -> torch.Tensor:
+        """Summed cross entropy at the label positions over `divisor`."""
+        hidden = self.body(input_ids=batch.ids, use_cache=False).last_hidden_state
+        return label_loss(
+            hidden=hidden.flatten(0, 1)[batch.positions],
+            weight=self.head.weight,
+            bias=self.head.bias,
+            targets=batch.targets,
+            divisor=divisor,
+        )
+
+
+def load_tokenizer(spec: TrainSpec) -> Any:
+    """A fast tokenizer with a chat template, from the base's folder alone."""
+    check_folder(Path(spec.base_path))
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(spec.base_path, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise _unsupported(f"the tokenizer cannot be loaded: {error}") from error
+    if not tokenizer.is_fast:
+        raise _unsupported("the tokenizer has no tokenizer.json")
+    if not tokenizer.chat_template:
+        raise _unsupported("the tokenizer has no chat template")
+    return tokenizer
+
+
+def load_model(spec: TrainSpec) -> Loaded:
+    """Load the base and, for LoRA, put fresh adapters on it (seeded by the spec's seed)."""
+    check_folder(Path(spec.base_path))
+    dtype = {"bfloat16": torch.bfloat16, "float32": torch.float32}[spec.dtype]
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            spec.base_path,
+            dtype=dtype,
+            attn_implementation=attention.register(),
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise _unsupported(f"the model cannot be loaded: {error}") from error
+    model.to(spec.device)
+    body, head = model.base_model, model.get_output_embeddings()
+    if body is model or not isinstance(head, torch.nn.Linear):
+        raise _unsupported(f"{type(model).__name__} has no plain output head")
+    if spec.tuning == "lora":
+        model = _with_adapters(model, spec)
+    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    model.train()
+    return Loaded(model, body, head, trained)
+
+
+def check_folder(base: Path) -> None:
+    """Refuse pickled weights, foreign code and adapters before any of it is touched."""
+    config = base / "config.json"
+    if not config.is_file():
+        adapter = (base / "adapter_config.json").is_file()
+        raise _unsupported(
+            f"{base} is an adapter; merge it first" if adapter else f"{base} has no config.json"
+        )
+    if not any(base.glob("*.safetensors")):
+        raise _unsupported(f"{base} has no safetensors weights")
+    if "auto_map" in json.loads(config.read_text(encoding="utf-8")):
+        raise _unsupported(f"{config} asks to run code of its own (auto_map)")
+
+
+def check_parity(loaded: Loaded, ids: torch.Tensor) -> None:
+    """Raise unless our loss on some tokens is the one that the model's own logits give.
+
+    Guards against architectures that scale or cap their logits, or attend in ways of their own.
+    """
+    ids = ids[None, :_PARITY_TOKENS].to(loaded.head.weight.device)
+    count = ids.shape[1] - 1
+    loaded.model.eval()
+    with torch.no_grad():
+        logits = loaded.model(input_ids=ids, use_cache=False).logits[0, :-1].float()
+        theirs = float(torch.nn.functional.cross_entropy(logits, ids[0, 1:]))
+        batch = Batch(ids, torch.arange(count, device=ids.device), ids[0, 1:], count + 1)
+        ours = float(loaded.loss(batch, divisor=count))
+    loaded.model.train()
+    if not abs(ours - theirs) <= _PARITY_TOLERANCE * max(1.0, abs(theirs)):
+        raise _unsupported(f"our loss ({ours:.4f}) is not the model's own ({theirs:.4f})")
+
+
+def save_result(loaded: Loaded, tokenizer: Any, folder: Path) -> None:
+    """The whole model, or the adapter as PEFT writes it; tokenizer and template in both cases."""
+    loaded.model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    (folder / "README.md").unlink(missing_ok=True)  # PEFT's blank model card
+
+
+def _with_adapters(model: Any, spec: TrainSpec) -> Any:
+    import peft  # half a second that full tuning does without
+
+    given = spec.hyperparameters
+    torch.manual_seed(given.seed)
+    config = peft.LoraConfig(
+        task_type="CAUSAL_LM",
+        r=given.lora_rank,
+        lora_alpha=given.lora_alpha,
+        lora_dropout=given.lora_dropout,
+        target_modules=_linear_names(model),
+    )
+    # The optimizer keeps float32 masters, so the adapters compute in the base's dtype.
+    return peft.get_peft_model(model, config, autocast_adapter_dtype=False)
+
+
+def _linear_names(model: Any) -> list[str]:
+    """Last names of all linear layers but the head: what any server of adapters understands."""
+    head = model.get_output_embeddings()
+    return sorted(
+        {
+            name.rsplit(".", 1)[-1]
+            for name, layer in model.named_modules()
+            if isinstance(layer, torch.nn.Linear) and layer is not head
+        }
+    )
+
+
+def _unsupported(message: str) -> TrainingFailure:
+    return TrainingFailure(
+        FailureReason.UNSUPPORTED_MODEL,
+        message,
+        remedy="give a transformers causal model with safetensors, tokenizer.json and a template",
+    )

@@ -1,0 +1,53 @@
+# AI Factory. `make demo` shows the whole chain, `make test` proves it.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+PYTHON ?= $(firstword $(foreach p,python3.13 python3.12 python3.11 python3,$(if $(shell command -v $(p) 2>/dev/null),$(p))))
+RUN := .venv/bin/python
+
+.PHONY: help install demo up test check lint lock bench clean
+
+help: ## what can be made
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
+
+install: .venv/installed ## the environment in .venv, made or brought up to date
+
+.venv/installed: requirements.txt
+	@scripts/require.sh "$(PYTHON)"
+	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	@echo "Installing the pinned packages into .venv (about 1.5 GB, a minute or two) ..."
+	@$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+demo: install ## base model -> fine-tune -> evaluate -> deploy -> chat -> statement; EXIT=1 stops after it
+	@$(RUN) manage.py demo $(if $(EXIT),--exit)
+
+up: install ## the platform alone, until Ctrl-C
+	@$(RUN) manage.py up
+
+test: install ## all tests, on real PostgreSQL and Redis
+	@$(RUN) -m pytest $(ARGS)
+
+lint: install ## lint, types, import contracts, templates, migrations
+	@$(RUN) -m ruff check .
+	@$(RUN) -m ruff format --check .
+	@.venv/bin/lint-imports
+	@.venv/bin/djlint --check --quiet templates
+	@$(RUN) scripts/check_pins.py
+	@$(RUN) -m mypy .
+	@DJANGO_SETTINGS_MODULE=factory.settings.test $(RUN) scripts/check_project.py
+
+check: lint ## everything that CI runs: lint, then the tests with branch coverage
+	@$(RUN) -m pytest --cov --cov-report=term:skip-covered $(ARGS)
+
+lock: ## compile requirements.in into requirements.txt
+	@$(PYTHON) -m venv --clear .venv
+	@$(RUN) -m pip install --quiet -r requirements.in
+	@$(RUN) -m pip freeze --exclude-editable | sed 's/+cpu$$//' > requirements.txt
+	@touch .venv/installed
+
+bench: install ## the benchmarks and the table in docs/benchmarks.md
+	@$(RUN) benchmarks/run.py
+
+clean: ## remove caches, not data
+	@rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache htmlcov .coverage

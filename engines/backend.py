@@ -53,6 +53,7 @@ class Generation:
         if self._error is None:
             self._error = error
             self._news.set()
+            self._cancel()  # of several choices, those that still run
 
     def cancel(self) -> None:
         """Frees what the answer holds. Does nothing after the end, or twice."""
@@ -83,7 +84,10 @@ class Generation:
 class Backend(Protocol):
     """Makes tokens. All methods are called on the event loop."""
 
-    fingerprint: str  # tells builds apart; shown to clients as system_fingerprint
+    @property
+    def fingerprint(self) -> str:
+        """Tells builds apart; shown to clients as system_fingerprint."""
+        ...
 
     @property
     def status(self) -> Status: ...

@@ -108,3 +108,77 @@ class RunningEngine:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
+
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+CORPUS = [
+    "where is my order 1234567890 it should have come to the city of Berlin yesterday",
+    "please send the parcel again, the box was wet; 请把包裹再寄一次 thank you very much",
+    "naïve café déjà vu über straße 你好世界 émoji 🙂🚚📦 done",
+]
+
+
+def make_tokenizer(folder: Path) -> None:
+    """Writes a small byte-level BPE tokenizer with a ChatML template."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        special_tokens=[AddedToken(each, special=True, normalized=False) for each in special],
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(CORPUS * 4, trainer)
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>"
+    )
+    wrapped.add_tokens([AddedToken("<think>", special=False, normalized=False)])
+    wrapped.chat_template = CHAT_TEMPLATE
+    wrapped.save_pretrained(folder)
+
+
+def make_model(folder: Path, *, family: str = "qwen3", seed: int = 0, **changes: Any) -> Path:
+    """Writes a tiny random model with its tokenizer, as `save_pretrained` writes one.
+
+    Its weights are wide enough that the best token rarely has a rival within rounding.
+    """
+    import torch
+    from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
+
+    make_tokenizer(folder)
+    values: dict[str, Any] = {
+        "vocab_size": 416,
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 512,
+        "initializer_range": 0.2,
+        "tie_word_embeddings": False,
+        "eos_token_id": 2,
+        "bos_token_id": None,
+        "pad_token_id": 0,
+    }
+    torch.manual_seed(seed)
+    if family == "qwen2":
+        model = Qwen2ForCausalLM(Qwen2Config(**values | changes))
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias"):  # transformers starts them at zero, which would prove nothing
+                torch.nn.init.normal_(parameter, std=0.2)
+    else:
+        model = Qwen3ForCausalLM(Qwen3Config(**{"head_dim": 32} | values | changes))
+    for name, parameter in model.named_parameters():
+        if "norm" in name:
+            torch.nn.init.normal_(parameter, mean=1.0, std=0.2)
+    model.save_pretrained(folder)
+    return folder

@@ -1,0 +1,74 @@
+"""One choice on its way from prompt to last token."""
+
+from typing import Any
+
+from engines.backend import Delta
+from engines.builtin.detokenizer import Detokenizer, StopFinder
+from engines.builtin.sampling import Chosen, Sampler
+from engines.builtin.text import Text
+from engines.protocol.requests import Sampling
+from engines.protocol.responses import TokenLogprob
+
+
+class Answer:
+    """What was read and written so far, and what comes next. Owned by the scheduler's thread.
+
+    `tokens` is prompt and answer together; the first `computed` of them are in slot `slot` of the
+    cache. One token left to compute means that the next one can be chosen after it.
+    """
+
+    def __init__(
+        self,
+        *,
+        ticket: Any,
+        index: int,
+        choice: int,
+        prompt: list[int],
+        rules: Sampling,
+        max_tokens: int,
+        eos_tokens: frozenset[int],
+        text: Text,
+    ) -> None:
+        self.ticket = ticket  # whom it is for; not looked at here
+        self.index = index  # among all choices of the request
+        self.tokens = list(prompt)
+        self.computed = 0
+        self.slot = -1
+        self.arrival = 0  # set when submitted
+        self.cancelled = False  # set by whoever no longer wants it, on any thread
+        self.sampler = Sampler(rules, prompt=prompt, choice=choice)
+        self._end = len(prompt) + max_tokens
+        self._eos_tokens = frozenset() if rules.ignore_eos else eos_tokens
+        self._text = text
+        self._detokenizer = Detokenizer()
+        self._stops = StopFinder(rules.stop)
+
+    @property
+    def left(self) -> int:
+        """Tokens not yet in the cache; at least one."""
+        return len(self.tokens) - self.computed
+
+    def next_tokens(self, limit: int) -> list[int]:
+        return self.tokens[self.computed : self.computed + limit]
+
+    def accept(self, chosen: Chosen) -> Delta:
+        """Adds a token; says what a reader gains by it, and whether it was the last."""
+        self.tokens.append(chosen.token)
+        if chosen.token in self._eos_tokens:
+            return Delta(self.index, self._stops.rest(), 1, (), "stop")
+        text, stopped = self._stops.push(self._detokenizer.push(self._text.raw(chosen.token)))
+        reason = None
+        if stopped:
+            reason = "stop"
+        elif len(self.tokens) >= self._end:
+            text += self._stops.rest()
+            reason = "length"
+        return Delta(self.index, text, 1, self._logprobs(chosen), reason)
+
+    def _logprobs(self, chosen: Chosen) -> tuple[TokenLogprob, ...]:
+        if chosen.logprob is None:
+            return ()
+        alternatives = tuple(
+            TokenLogprob(self._text.named(token), logprob) for token, logprob in chosen.alternatives
+        )
+        return (TokenLogprob(self._text.named(chosen.token), chosen.logprob, alternatives),)

@@ -1,0 +1,124 @@
+"""Which models the built-in engine runs, and the numbers of one of them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import AutoConfig
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+from engines.process import CannotServe
+
+FAMILIES = ("qwen2", "qwen3")  # dense decoders; Qwen2.5 and QwQ say qwen2
+STATIC_ROPES = ("default", "linear", "yarn", "llama3")  # angles that depend on the position alone
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderShape:
+    """A dense Qwen decoder: what its weights and its forward pass need to know."""
+
+    family: str
+    layers: int
+    hidden: int
+    intermediate: int
+    heads: int
+    kv_heads: int
+    head_size: int
+    vocabulary: int
+    max_positions: int
+    norm_epsilon: float
+    tied_embeddings: bool
+    qkv_bias: bool
+    output_bias: bool
+    qk_norm: bool
+    rope_frequencies: torch.Tensor  # [head_size / 2], radians a position
+    rope_scale: float  # of cos and sin; 1 but for yarn
+    stored_dtype: torch.dtype
+    eos_tokens: frozenset[int]
+
+    @property
+    def kv_values_per_token(self) -> int:
+        return 2 * self.layers * self.kv_heads * self.head_size
+
+
+def read_shape(folder: str) -> DecoderShape:
+    """Reads config.json. Raises CannotServe, with the reason, for what this engine cannot run."""
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise CannotServe("unreadable_config", f"{folder}: {error}") from None
+    family = config.model_type
+    if family not in FAMILIES:
+        raise _refused(f"architecture {family!r}; it runs {list(FAMILIES)}")
+    if getattr(config, "quantization_config", None):
+        raise _refused("quantized weights; give the original ones")
+    if config.hidden_act != "silu":
+        raise _refused(f"activation {config.hidden_act!r}")
+    if "sliding_attention" in (getattr(config, "layer_types", None) or ()):
+        raise _refused("sliding-window attention; set use_sliding_window to false")
+    heads: int = config.num_attention_heads
+    frequencies, scale = _rope(config)
+    return DecoderShape(
+        family=family,
+        layers=config.num_hidden_layers,
+        hidden=config.hidden_size,
+        intermediate=config.intermediate_size,
+        heads=heads,
+        kv_heads=config.num_key_value_heads,
+        head_size=getattr(config, "head_dim", None) or config.hidden_size // heads,
+        vocabulary=config.vocab_size,
+        max_positions=config.max_position_embeddings,
+        norm_epsilon=config.rms_norm_eps,
+        tied_embeddings=bool(config.tie_word_embeddings),
+        qkv_bias=family == "qwen2" or bool(config.attention_bias),
+        output_bias=family == "qwen3" and bool(config.attention_bias),
+        qk_norm=family == "qwen3",
+        rope_frequencies=frequencies,
+        rope_scale=scale,
+        stored_dtype=_stored_dtype(config),
+        eos_tokens=token_set(config.eos_token_id),
+    )
+
+
+def token_set(value: Any) -> frozenset[int]:
+    """Token ids as configurations write them: none, one, or a list."""
+    if value is None:
+        return frozenset()
+    return frozenset(value) if isinstance(value, list | tuple) else frozenset([value])
+
+
+def serving_dtype(name: str, *, stored: torch.dtype, device: str) -> torch.dtype:
+    """The dtype to compute in. "auto" is the stored one, but CPUs have no arithmetic for float16."""
+    if name != "auto":
+        dtype: torch.dtype = getattr(torch, name)
+        return dtype
+    if stored is torch.float16 and torch.device(device).type == "cpu":
+        return torch.float32
+    return stored
+
+
+def _refused(what: str) -> CannotServe:
+    return CannotServe("unsupported_architecture", f"this engine does not run {what}")
+
+
+def _stored_dtype(config: Any) -> torch.dtype:
+    dtype = config.dtype
+    if isinstance(dtype, str):
+        dtype = getattr(torch, dtype.removeprefix("torch."), None)
+    if dtype in (torch.bfloat16, torch.float16, torch.float32):
+        return dtype
+    return torch.float32
+
+
+def _rope(config: Any) -> tuple[torch.Tensor, float]:
+    parameters: Mapping[str, Any] = config.rope_parameters
+    kind = parameters.get("rope_type", "default")
+    if kind not in STATIC_ROPES:
+        raise _refused(f"rotary embedding {kind!r}; it runs {list(STATIC_ROPES)}")
+    if kind != "default":
+        frequencies, scale = ROPE_INIT_FUNCTIONS[kind](config, torch.device("cpu"))
+        return frequencies.float(), float(scale)
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    powers = torch.arange(0, size, 2, dtype=torch.float32) / size
+    return 1.0 / (parameters["rope_theta"] ** powers), 1.0

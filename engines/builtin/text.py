@@ -1,0 +1,115 @@
+"""Words to tokens and back: the chat template and the vocabulary of one model folder."""
+
+import inspect
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from transformers import AutoTokenizer
+
+from engines.builtin.shape import token_set
+from engines.process import CannotServe
+from engines.protocol.errors import invalid, unsupported
+from engines.protocol.requests import Sampling
+
+
+class Text:
+    """The tokenizer of a model. Encoding is safe from several threads."""
+
+    def __init__(self, folder: str) -> None:
+        try:
+            self._tokenizer = AutoTokenizer.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
+            )
+        except (OSError, ValueError, KeyError) as error:
+            raise CannotServe("unreadable_tokenizer", f"{folder}: {error}") from None
+        self._fast: Any = getattr(self._tokenizer, "backend_tokenizer", None)
+        if self._fast is None or not _is_byte_level(self._fast.to_str()):
+            raise CannotServe(
+                "unsupported_tokenizer", f"{folder}: only byte-level BPE in tokenizer.json is read"
+            )
+        self._own = frozenset(inspect.signature(self._tokenizer.apply_chat_template).parameters)
+        self._special = frozenset(self._tokenizer.all_special_ids)
+        added = self._tokenizer.added_tokens_decoder
+        self._added = {token: str(entry).encode() for token, entry in added.items()}
+        self._raw: dict[int, bytes] = {}
+        self.eos_tokens = token_set(self._tokenizer.eos_token_id)
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a plain prompt, with what the tokenizer puts around one."""
+        ids: list[int] = self._fast.encode(text).ids
+        return ids
+
+    def encode_chat(
+        self, messages: Sequence[Mapping[str, str]], arguments: Mapping[str, Any]
+    ) -> list[int]:
+        """Token ids of a conversation, ready for the assistant's turn. Raises ApiError."""
+        if not self._tokenizer.chat_template:
+            raise unsupported(
+                "messages", "This model has no chat template; use /v1/completions instead."
+            )
+        for name, value in arguments.items():
+            if name in self._own or not isinstance(value, str | int | float | bool | None):
+                param = f"chat_template_kwargs.{name}"
+                raise unsupported(param, f"'{param}' cannot be set.")
+        try:
+            text = self._tokenizer.apply_chat_template(
+                list(messages), tokenize=False, add_generation_prompt=True, **arguments
+            )
+        except (jinja2.TemplateError, TypeError, ValueError) as error:
+            raise invalid(
+                "messages", f"The model's chat template refuses this conversation: {error}"
+            ) from None
+        ids: list[int] = self._fast.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def raw(self, token: int) -> bytes:
+        """The bytes a token stands for in an answer; none for special tokens."""
+        return b"" if token in self._special else self.named(token)
+
+    def named(self, token: int) -> bytes:
+        """The bytes a token stands for, special ones by their names."""
+        known = self._raw.get(token)
+        if known is None:
+            known = self._added.get(token)
+            if known is None:
+                spelled = self._fast.id_to_token(token) or ""  # ids may be padded past the end
+                known = bytes(BYTE_OF[character] for character in spelled)
+            self._raw[token] = known
+        return known
+
+
+def read_generation_defaults(folder: str) -> tuple[Sampling, frozenset[int]]:
+    """What generation_config.json recommends: sampling, and the tokens that end an answer."""
+    try:
+        values = json.loads((Path(folder) / "generation_config.json").read_bytes())
+    except FileNotFoundError:
+        return Sampling(), frozenset()
+    except (OSError, ValueError) as error:
+        raise CannotServe(
+            "unreadable_config", f"{folder}/generation_config.json: {error}"
+        ) from None
+    names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+    known = {name: values[name] for name in names if values.get(name) is not None}
+    if values.get("do_sample") is False:
+        known["temperature"] = 0.0
+    return Sampling(**known), token_set(values.get("eos_token_id"))
+
+
+def _is_byte_level(serialized: str) -> bool:
+    decoder = json.loads(serialized).get("decoder") or {}
+    parts = decoder.get("decoders", [decoder])
+    return any(part.get("type") == "ByteLevel" for part in parts)
+
+
+def _byte_of() -> dict[str, int]:
+    """The inverse of GPT-2's spelling of bytes as printable characters."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    table = {chr(byte): byte for byte in printable}
+    others = [byte for byte in range(256) if byte not in set(printable)]
+    return table | {chr(256 + index): byte for index, byte in enumerate(others)}
+
+
+BYTE_OF = _byte_of()

@@ -1,0 +1,194 @@
+"""Greedy answers and logprobs against transformers' own modules, in float32."""
+
+import random
+import threading
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from engines.backend import Delta
+from engines.builtin import engine as builtin
+from engines.builtin import scheduler as scheduling
+from engines.protocol.requests import Request, Sampling
+from engines.tests.make import make_model, make_spec
+
+NEW_TOKENS = 40
+MODELS = {
+    "qwen3": {"family": "qwen3"},
+    "qwen3-tied-bias": {
+        "family": "qwen3",
+        "tie_word_embeddings": True,
+        "attention_bias": True,
+        "num_key_value_heads": 4,
+    },
+    "qwen2": {"family": "qwen2"},
+    "qwen2-yarn": {
+        "family": "qwen2",
+        "rope_parameters": {
+            "rope_type": "yarn",
+            "rope_theta": 10000.0,
+            "factor": 4.0,
+            "original_max_position_embeddings": 64,
+        },
+    },
+}
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def folder(request, tmp_path_factory):
+    return make_model(tmp_path_factory.mktemp(request.param), **MODELS[request.param])
+
+
+@pytest.fixture(scope="module")
+def reference(folder):
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    model.generation_config.eos_token_id = None  # both go on to the same length
+    return model
+
+
+def prompts(lengths, *, seed):
+    dice = random.Random(seed)
+    return [[dice.randrange(3, 400) for _ in range(length)] for length in lengths]
+
+
+class Collector:
+    """Runs requests through a loaded engine and gathers what each gained."""
+
+    def __init__(self, folder, **changes):
+        self.deltas: dict[object, list[Delta]] = {}
+        self.open = 0
+        self.changed = threading.Condition()
+        spec = make_spec(model_path=str(folder), max_context_tokens=512, **changes)
+        self.engine = builtin.load(spec, publish=self._publish)
+        self.thread = threading.Thread(target=self.engine.scheduler.run)
+        self.thread.start()
+
+    def run(self, requests):
+        """Submits all at once; each request's deltas."""
+        batch = []
+        for ticket, request in enumerate(requests):
+            answers, _ = self.engine.answers(request, ticket=ticket)
+            self.deltas[ticket] = []
+            batch += answers
+        self.open = len(batch)
+        self.answers = batch
+        self.engine.scheduler.submit(batch)
+        with self.changed:
+            assert self.changed.wait_for(lambda: self.open == 0, timeout=60)
+        return [self.deltas[ticket] for ticket in range(len(requests))]
+
+    def tokens(self, asked, **rules):
+        """The generated ids for each prompt, all in one batch."""
+        rules = {"temperature": 0.0, "max_tokens": NEW_TOKENS, "ignore_eos": True} | rules
+        self.run([ask(prompt, **rules) for prompt in asked])
+        return [
+            answer.tokens[len(prompt) :] for answer, prompt in zip(self.answers, asked, strict=True)
+        ]
+
+    def close(self):
+        self.engine.scheduler.stop()
+        self.thread.join(timeout=10)
+
+    def _publish(self, news):
+        with self.changed:
+            for answer, what in news:
+                assert isinstance(what, Delta), what
+                self.deltas[answer.ticket].append(what)
+                self.open -= what.finish_reason is not None
+            self.changed.notify_all()
+
+
+def ask(prompt, **rules):
+    return Request(is_chat=False, model="tiny", prompts=[prompt], sampling=Sampling(**rules))
+
+
+@pytest.fixture(scope="module")
+def engine(folder):
+    collector = Collector(folder, max_concurrency=8)
+    yield collector
+    collector.close()
+
+
+def generated(reference, prompt, *, count=NEW_TOKENS):
+    with torch.no_grad():
+        out = reference.generate(torch.tensor([prompt]), max_new_tokens=count, do_sample=False)
+    return out[0, len(prompt) :].tolist()
+
+
+def test_alone(engine, reference):
+    for prompt in prompts([1, 2, 37], seed=1):
+        assert engine.tokens([prompt]) == [generated(reference, prompt)]
+
+
+def test_in_a_batch_of_different_lengths(engine, reference):
+    asked = prompts([1, 3, 9, 20, 41, 64, 97, 130], seed=2)
+    assert engine.tokens(asked) == [generated(reference, prompt) for prompt in asked]
+
+
+def test_more_than_there_are_slots(folder, reference):
+    """Answers of different lengths come and go, so that slots are handed on."""
+    small = Collector(folder, max_concurrency=3)
+    try:
+        asked = prompts([5, 30, 12, 3, 50, 8, 21], seed=3)
+        limits = [4, 30, 9, 25, 2, 17, 11]
+        small.run(
+            [
+                ask(prompt, temperature=0.0, max_tokens=limit, ignore_eos=True)
+                for prompt, limit in zip(asked, limits, strict=True)
+            ]
+        )
+        for answer, prompt, limit in zip(small.answers, asked, limits, strict=True):
+            assert answer.tokens[len(prompt) :] == generated(reference, prompt, count=limit)
+    finally:
+        small.close()
+
+
+def test_prompts_read_in_chunks(engine, reference, monkeypatch):
+    monkeypatch.setattr(scheduling, "PREFILL_TOKENS", 16)
+    asked = prompts([100, 7, 33, 17], seed=4)
+    assert engine.tokens(asked) == [generated(reference, prompt) for prompt in asked]
+
+
+def test_logprobs(engine, reference):
+    [prompt] = prompts([25], seed=5)
+    [deltas] = engine.run([ask(prompt, temperature=0.0, max_tokens=12, logprobs=5)])
+    tokens = engine.answers[0].tokens
+    with torch.no_grad():
+        logits = reference(torch.tensor([tokens])).logits[0]
+    expected = torch.log_softmax(logits, dim=-1)
+    seen = [logprob for delta in deltas for logprob in delta.logprobs]
+    assert len(seen) == 12
+    for position, logprob in enumerate(seen, start=len(prompt) - 1):
+        row = expected[position]
+        assert logprob.logprob == pytest.approx(float(row[tokens[position + 1]]), abs=1e-3)
+        best = row.topk(5).values.tolist()
+        assert [each.logprob for each in logprob.alternatives] == pytest.approx(best, abs=1e-3)
+
+
+def test_a_seed_repeats_whoever_shares_the_batch(engine):
+    rules = {"temperature": 1.0, "seed": 7, "max_tokens": 24, "ignore_eos": True}
+    asked = prompts([6, 40, 15, 22], seed=6)
+    for more in ({}, {"top_p": 0.9}, {"top_k": 20, "top_p": 0.95, "min_p": 0.01}):
+        alone = engine.tokens(asked[:1], **rules | more)
+        others = [
+            ask(prompt, temperature=1.3, seed=index, max_tokens=10 + index)
+            for index, prompt in enumerate(asked[1:])
+        ]
+        engine.run([*others, ask(asked[0], **rules | more)])
+        assert engine.answers[-1].tokens[len(asked[0]) :] == alone[0]
+        assert engine.tokens(asked[:1], **rules | more | {"seed": 8}) != alone
+
+
+def test_bfloat16_runs_close(folder):
+    half = Collector(folder, dtype="bfloat16")
+    full = Collector(folder)
+    try:
+        [prompt] = prompts([30], seed=7)
+        rules = {"temperature": 0.0, "max_tokens": 1, "logprobs": 1, "ignore_eos": True}
+        [[rough]] = half.run([ask(prompt, **rules)])
+        [[exact]] = full.run([ask(prompt, **rules)])
+        assert rough.logprobs[0].logprob == pytest.approx(exact.logprobs[0].logprob, abs=0.5)
+    finally:
+        half.close()
+        full.close()

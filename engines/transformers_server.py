@@ -1,0 +1,127 @@
+"""The built-in engine as a process: `python -m engines.transformers_server SPEC_FILE`.
+
+Opens its port at once and answers 503 until the model is loaded.
+"""
+
+import asyncio
+import importlib
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+from engines import process
+from engines.backend import Delta, Generation, Status
+from engines.host import ServeSpec
+from engines.protocol.errors import unavailable
+from engines.protocol.requests import Request, Sampling
+
+if TYPE_CHECKING:  # torch takes seconds to import: the engine's thread does it, the port is open
+    from engines.builtin.engine import Engine
+    from engines.builtin.scheduler import News
+
+FULL_RETRY_SECONDS = 2
+
+
+class BuiltinBackend:
+    """Joins the event loop, where requests live, and the thread that computes their answers."""
+
+    def __init__(self, spec: ServeSpec) -> None:
+        self._spec = spec
+        self._engine: Engine | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def status(self) -> Status:
+        return Status.READY if self._engine else Status.LOADING
+
+    @property
+    def fingerprint(self) -> str:
+        return self._engine.fingerprint if self._engine else ""
+
+    @property
+    def sampling_defaults(self) -> Sampling:
+        return self._engine.defaults if self._engine else Sampling()
+
+    @property
+    def max_context_tokens(self) -> int:
+        return self._engine.context if self._engine else self._spec.max_context_tokens
+
+    @property
+    def running(self) -> int:
+        return self._engine.scheduler.running if self._engine else 0
+
+    @property
+    def waiting(self) -> int:
+        return self._engine.scheduler.waiting if self._engine else 0
+
+    @property
+    def cache_used(self) -> float:
+        return self._engine.scheduler.cache_used if self._engine else 0.0
+
+    async def run(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        ended: asyncio.Future[None] = self._loop.create_future()
+        threading.Thread(target=self._live, args=[self._loop, ended], daemon=True).start()
+        try:
+            await ended
+        finally:
+            if self._engine:
+                self._engine.scheduler.stop()
+
+    async def generate(self, request: Request) -> Generation:
+        engine = self._engine
+        if engine is None:
+            raise unavailable("The model is still loading.", code="loading", retry_after_seconds=2)
+        scheduler = engine.scheduler
+        if scheduler.running >= scheduler.slots and scheduler.waiting >= self._spec.max_waiting:
+            raise unavailable(
+                "The queue is full.", code="queue_full", retry_after_seconds=FULL_RETRY_SECONDS
+            )
+        ticket = _Ticket()
+        answers, prompt_tokens = await asyncio.to_thread(engine.answers, request, ticket=ticket)
+        ticket.generation = Generation(
+            prompt_tokens=prompt_tokens,
+            choices=len(answers),
+            cancel=lambda: scheduler.cancel(answers),
+        )
+        scheduler.submit(answers)
+        return ticket.generation
+
+    def _live(self, loop: asyncio.AbstractEventLoop, ended: "asyncio.Future[None]") -> None:
+        """The engine's thread: loads, then steps until stopped or broken."""
+
+        def publish(news: "News") -> None:
+            loop.call_soon_threadsafe(_deliver, news)
+
+        try:
+            engine: Engine = importlib.import_module("engines.builtin.engine").load(
+                self._spec, publish=publish
+            )
+            self._engine = engine
+            engine.scheduler.run()
+        except Exception as error:  # noqa: BLE001 (handed to `run`, which raises it)
+            loop.call_soon_threadsafe(_end, ended, error)
+
+
+class _Ticket:
+    """Leads from an answer back to the request it is for."""
+
+    generation: Generation
+
+
+def _deliver(news: "News") -> None:
+    for answer, what in news:
+        generation: Generation = answer.ticket.generation
+        if isinstance(what, Delta):
+            generation.feed(what)
+        else:
+            generation.fail(what)
+
+
+def _end(ended: "asyncio.Future[None]", error: Exception) -> None:
+    if not ended.done():
+        ended.set_exception(error)
+
+
+if __name__ == "__main__":
+    process.end(process.main(sys.argv[1:], BuiltinBackend))

@@ -1,0 +1,94 @@
+"""Token counts of a split with a registered model's own tokenizer and chat template."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+
+from models_registry import storage
+from models_registry.models import Artifact, Revision
+
+METHOD = "rendered with the model's chat template, tokenized with its tokenizer.json"
+SPECIAL = ("bos_token", "eos_token", "pad_token", "unk_token")
+SECONDS = 300.0  # about 3 million short lines on one core
+
+
+class CannotCount(Exception):
+    """This model cannot count tokens; the message says why. The dataset is none the worse."""
+
+
+@contextmanager
+def tokenizer_folder(revision: Revision) -> Iterator[Path]:
+    """A scratch folder with what the counting program needs. Raises CannotCount."""
+    blobs = {
+        artifact.path: artifact.blob_id
+        for artifact in Artifact.objects.filter(revision=revision.parent or revision)
+    } | {artifact.path: artifact.blob_id for artifact in Artifact.objects.filter(revision=revision)}
+    if "tokenizer.json" not in blobs:
+        raise CannotCount(f"{revision} has no tokenizer.json")
+    template, context = _template(blobs)
+    if not template:
+        raise CannotCount(f"{revision} has no chat template")
+    with tempfile.TemporaryDirectory(prefix="tokens-") as name:
+        folder = Path(name)
+        storage.copy_blob(blobs["tokenizer.json"], folder / "tokenizer.json")
+        given = {"template": template, "context": context}
+        (folder / "template.json").write_text(json.dumps(given), encoding="utf-8")
+        yield folder
+
+
+def count(folder: Path, sha256: str) -> dict[str, Any]:
+    """What `training.count_tokens` prints for the lines of a stored blob. Raises CannotCount."""
+    try:
+        with storage.open_blob(sha256) as file:
+            done = subprocess.run(
+                [sys.executable, "-m", "training.count_tokens", str(folder)],
+                stdin=file,
+                capture_output=True,
+                cwd=settings.BASE_DIR,
+                env={"PATH": os.defpath, "LANG": "C.UTF-8"},
+                timeout=SECONDS,
+                check=False,
+            )
+        answer = json.loads(done.stdout)
+    except subprocess.TimeoutExpired:
+        raise CannotCount(f"counting took longer than {SECONDS:.0f} seconds") from None
+    except ValueError:
+        raise CannotCount(
+            f"the tokenizer or the chat template failed (status {done.returncode})"
+        ) from None
+    if "error" in answer:
+        raise CannotCount(answer["error"])
+    return dict(answer)
+
+
+def _template(blobs: dict[str, str]) -> tuple[str, dict[str, Any]]:
+    """The chat template and the special tokens that it may name."""
+    config: dict[str, Any] = {}
+    if "tokenizer_config.json" in blobs:
+        config = _read_json(blobs["tokenizer_config.json"])
+    context = {
+        name: value["content"] if isinstance(value, dict) else value
+        for name in SPECIAL
+        if (value := config.get(name)) is not None
+    }
+    if "chat_template.jinja" in blobs:
+        with storage.open_blob(blobs["chat_template.jinja"]) as file:
+            return file.read().decode("utf-8"), context
+    template = config.get("chat_template") or ""
+    if isinstance(template, list):  # several, by name
+        template = next((t["template"] for t in template if t.get("name") == "default"), "")
+    return str(template), context
+
+
+def _read_json(sha256: str) -> dict[str, Any]:
+    with storage.open_blob(sha256) as file:
+        value = json.load(file)
+    return value if isinstance(value, dict) else {}

@@ -4,14 +4,19 @@ Take a lease, do the slow thing with no transaction open, then write under `fini
 if the lease has since run out and somebody else took the row.
 """
 
+import logging
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import TypeVar
 from uuid import UUID, uuid4
 
-from django.db import models, transaction
+from django.db import DatabaseError, connection, models, transaction
 from django.db.models import Q
+from django.utils import timezone
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_SECONDS = 60.0
 
@@ -45,6 +50,35 @@ def take(
     if not taken:
         return None
     return rows.filter(pk=pk, lease_token=token).first()
+
+
+@contextmanager
+def kept(leased: Leased, *, seconds: float) -> Iterator[None]:
+    """Extend a lease of `seconds` from a thread for as long as the block runs.
+
+    For work of unknown length under a short lease: if this process is killed, the row is free
+    again after `seconds`, however long the work would have taken.
+    """
+    over = threading.Event()
+    thread = threading.Thread(target=_extend, args=(leased, seconds, over), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def _extend(leased: Leased, seconds: float, over: threading.Event) -> None:
+    rows = type(leased)._default_manager.filter(pk=leased.pk, lease_token=leased.lease_token)
+    try:
+        while not over.wait(seconds / 3):
+            try:
+                rows.update(leased_until=timezone.now() + timedelta(seconds=seconds))
+            except DatabaseError:
+                logger.warning("the lease on %s could not be extended", leased, exc_info=True)
+    finally:
+        connection.close()  # this thread's own
 
 
 @contextmanager

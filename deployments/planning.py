@@ -1,0 +1,163 @@
+"""Rows to values: what a replica asks of the hardware, what its engine is told."""
+
+import hashlib
+import hmac
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+
+from chips.selectors import Device
+from common.errors import InvalidInput
+from deployments import selectors
+from deployments.models import Deployment, Replica
+from engines.host import DTYPES, ServeSpec
+from planner.placement import AcceleratorRequest
+
+# Weights as stored, a fifth more for activations and fragmentation, and the engine's own libraries
+# with a small KV cache. Measured: a 9 MB model's engine takes 0.5 GB, a 1.19 GB one's 1.7 GB.
+WEIGHTS_FACTOR = 1.2
+ENGINE_BYTES = 512 * 2**20
+DEFAULT_CONTEXT_TOKENS = 8192
+
+
+@dataclass(frozen=True)
+class ServeSettings:
+    """A deployment's `settings`, read and checked. `read` raises InvalidInput by field."""
+
+    max_context_tokens: int | None = None  # None: the model's own, at most DEFAULT_CONTEXT_TOKENS
+    max_concurrency: int = 16
+    max_waiting: int = 256
+    dtype: str = "auto"
+    drain_seconds: float = 30.0
+    startup_limit_seconds: float = 900.0
+    environment: dict[str, str] | None = None  # of the fake engine alone: FAKE_*
+
+    LIMITS = {
+        "max_context_tokens": (2, 1 << 24),
+        "max_concurrency": (1, 4096),
+        "max_waiting": (0, 1 << 20),
+        "drain_seconds": (0, 3600),
+        "startup_limit_seconds": (10, 86_400),
+    }
+
+    @classmethod
+    def read(cls, values: dict[str, Any]) -> "ServeSettings":
+        for name, value in values.items():
+            field = f"settings.{name}"
+            if name in cls.LIMITS:
+                low, high = cls.LIMITS[name]
+                whole = isinstance(value, int) or name.endswith("_seconds")
+                number = isinstance(value, int | float) and not isinstance(value, bool)
+                if not number or not whole or not low <= value <= high:
+                    raise InvalidInput(
+                        f"{value!r} is out of range.", field=field, remedy=f"Use {low} to {high}."
+                    )
+            elif name == "dtype":
+                if value not in DTYPES:
+                    raise InvalidInput(
+                        f"{value!r} is no dtype.",
+                        field=field,
+                        remedy=f"Use one of {', '.join(DTYPES)}.",
+                    )
+            elif name == "environment":
+                _check_environment(value)
+            else:
+                known = ", ".join([*cls.LIMITS, "dtype"])
+                raise InvalidInput("No such setting.", field=field, remedy=f"Known are {known}.")
+        return cls(**values)
+
+
+def _check_environment(value: object) -> None:
+    """Variables reach a process on a node: only those that make a fake engine behave are taken."""
+    sound = isinstance(value, dict) and all(
+        isinstance(name, str) and name.startswith("FAKE_") and isinstance(text, str)
+        for name, text in value.items()
+    )
+    if not sound:
+        raise InvalidInput(
+            "Only the fake engine's own variables may be set.",
+            field="settings.environment",
+            remedy="Leave it out.",
+        )
+
+
+def accelerator_request(deployment: Deployment) -> AcceleratorRequest:
+    """What one replica needs to hold.
+
+    Accelerators on which the revision was trained come last: a run that wants them again, and the
+    serving of its result, do not stand in each other's way.
+    """
+    whole = deployment.accelerators_per_replica
+    weights = deployment.revision.size_bytes
+    simulated = deployment.engine == "fake"
+    return AcceleratorRequest(
+        accelerators=whole,
+        slots=0 if whole else deployment.slots_per_replica,
+        memory_bytes=None if simulated else round(weights * WEIGHTS_FACTOR) + ENGINE_BYTES,
+        pool_name=deployment.pool_name or None,
+        engine=deployment.engine,
+        avoid_accelerators=selectors.list_training_accelerators(deployment.revision),
+    )
+
+
+def serve_spec(replica: Replica, devices: Sequence[Device], model_path: Path) -> ServeSpec:
+    """What the replica's engine is told. Its address and port must be in the row already.
+
+    Raises engines.host.SpecError for values that no engine can follow.
+    """
+    deployment = replica.deployment
+    wanted = ServeSettings.read(deployment.settings)
+    revision = replica.revision
+    limit = revision.context_length_tokens or DEFAULT_CONTEXT_TOKENS
+    context = wanted.max_context_tokens or min(limit, DEFAULT_CONTEXT_TOKENS)
+    cores = sorted({core for device in devices for core in device.cores})
+    memory = [device.memory_bytes for device in devices]
+    known = [each for each in memory if each is not None]
+    kind = (devices[0].torch_device if devices else "") or "cpu"
+    return ServeSpec(
+        name=str(replica.pk),
+        engine=deployment.engine,
+        model_path=str(model_path),
+        served_model_name=deployment.name,
+        host=replica.address,
+        port=replica.port or 0,
+        token=replica_token(replica.pk),
+        device="cpu" if kind == "cpu" else f"{kind.partition(':')[0]}:0",
+        dtype=wanted.dtype,
+        threads=max(len(cores), 1),
+        cores=cores,
+        max_context_tokens=min(context, limit),
+        max_concurrency=wanted.max_concurrency,
+        max_waiting=wanted.max_waiting,
+        memory_bytes=sum(known) if known and len(known) == len(memory) else None,
+        drain_seconds=wanted.drain_seconds,
+        environment=_visible(devices) | (wanted.environment or {}),
+    )
+
+
+def _visible(devices: Sequence[Device]) -> dict[str, str]:
+    """The variable by which a vendor's runtime shows a process only its own devices."""
+    variable = devices[0].visible_devices_variable if devices else ""
+    if not variable or devices[0].torch_device == "cpu":
+        return {}
+    return {variable: ",".join(str(device.index) for device in devices)}
+
+
+def replica_token(replica_id: UUID) -> str:
+    """The bearer token of a replica's engine: derived whenever needed, stored nowhere."""
+    message = f"replica:{replica_id}".encode()
+    return hmac.new(settings.SECRET_KEY.encode(), message, hashlib.sha256).hexdigest()
+
+
+def node_folder(node_name: str) -> Path:
+    """Everything that a node keeps: processes, weights, work in progress."""
+    return Path(settings.FACTORY_DATA) / "node" / node_name
+
+
+def weights_folder(node_name: str) -> Path:
+    """The root of the node's copy of revisions (`models_registry.cache.materialize`)."""
+    return node_folder(node_name) / "weights"

@@ -1,0 +1,225 @@
+"""What people may want of deployments. The reconciler makes it so."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from django.core.exceptions import ValidationError
+from django.db import IntegrityError, transaction
+
+from accounts import audit
+from accounts.models import Organization
+from chips.models import Pool
+from common import jobs
+from common.errors import DomainError, InvalidInput, NotFound
+from deployments import notify
+from deployments.choices import DeploymentStatus
+from deployments.models import Deployment, Route, RouteTarget
+from deployments.planning import ServeSettings
+from engines.launchers import LAUNCHERS
+from models_registry.choices import RevisionKind
+from models_registry.models import Revision
+from models_registry.models.registered_model import NAME
+
+MAX_REPLICAS = 64
+SERVED_WHOLE = {RevisionKind.BASE, RevisionKind.FULL}
+
+
+class NameTaken(DomainError):
+    code = "name_taken"
+
+
+class DeploymentIsDeleting(DomainError):
+    code = "deployment_is_deleting"
+
+
+class NotServable(DomainError):
+    """The engine cannot serve this kind of revision."""
+
+    code = "not_servable"
+
+
+def create_deployment(
+    *,
+    organization: Organization,
+    name: str,
+    revision_id: UUID,
+    engine: str = "transformers",
+    replicas: int = 1,
+    slots_per_replica: int = 1,
+    accelerators_per_replica: int = 0,
+    pool_name: str = "",
+    settings: dict[str, Any] | None = None,
+    actor: audit.Actor = audit.SYSTEM,
+    now: datetime,
+) -> Deployment:
+    """Want a revision served under a public name; also makes the route of that name.
+
+    Raises NotFound (revision), InvalidInput by field, NotServable, NameTaken.
+    """
+    revision = Revision.objects.of(organization).filter(pk=revision_id).first()
+    if revision is None:
+        raise NotFound("No such revision.", field="revision_id")
+    _check(name, engine, replicas, slots_per_replica, accelerators_per_replica, pool_name)
+    _check_servable(revision, engine)
+    ServeSettings.read(settings or {})
+    try:
+        with transaction.atomic():
+            deployment = Deployment.objects.create(
+                organization=organization,
+                name=name,
+                revision=revision,
+                engine=engine,
+                desired_replicas=replicas,
+                slots_per_replica=slots_per_replica,
+                accelerators_per_replica=accelerators_per_replica,
+                pool_name=pool_name,
+                settings=settings or {},
+                created_at=now,
+                status_changed_at=now,
+            )
+            route = Route.objects.create(organization=organization, name=name, created_at=now)
+            RouteTarget.objects.create(route=route, deployment=deployment, weight=100)
+            audit.record(
+                organization=organization,
+                actor=actor,
+                action="deployment.create",
+                object_id=deployment.pk,
+                object_name=name,
+                after={"revision": str(revision), "engine": engine, "replicas": replicas},
+                now=now,
+            )
+            jobs.enqueue("deployments.reconcile", deployment_id=str(deployment.pk))
+            notify.routes_changed()
+    except IntegrityError as error:
+        raise NameTaken(
+            f"There is a deployment named {name}, or one that is still being deleted.",
+            field="name",
+            remedy="Choose another name, or wait until the old one is gone.",
+        ) from error
+    return deployment
+
+
+def _check(
+    name: str,
+    engine: str,
+    replicas: int,
+    slots_per_replica: int,
+    accelerators_per_replica: int,
+    pool_name: str,
+) -> None:
+    try:
+        NAME(name)
+    except ValidationError as error:
+        raise InvalidInput(" ".join(error.messages), field="name") from error
+    if engine not in LAUNCHERS:
+        raise InvalidInput(
+            f"There is no engine {engine}.",
+            field="engine",
+            remedy=f"Use one of {', '.join(sorted(LAUNCHERS))}.",
+        )
+    _check_range("replicas", replicas, 0, MAX_REPLICAS)
+    _check_range("accelerators_per_replica", accelerators_per_replica, 0, 1024)
+    _check_range("slots_per_replica", slots_per_replica, 1, 1024)
+    if pool_name and not Pool.objects.filter(name=pool_name).exists():
+        raise InvalidInput(
+            f"There is no pool {pool_name}.",
+            field="pool_name",
+            remedy="Leave it out to use any pool that fits.",
+        )
+
+
+def _check_range(field: str, value: int, low: int, high: int) -> None:
+    if not low <= value <= high:
+        raise InvalidInput(f"{value} is out of range.", field=field, remedy=f"Use {low} to {high}.")
+
+
+def _check_servable(revision: Revision, engine: str) -> None:
+    if revision.kind in SERVED_WHOLE or engine == "fake":
+        return
+    raise NotServable(
+        f"{revision} is of kind {revision.kind}: the engine {engine} serves whole weights only.",
+        field="revision_id",
+        remedy="Deploy a base revision or a full fine-tune.",
+    )
+
+
+@transaction.atomic
+def scale_deployment(
+    *,
+    organization: Organization,
+    deployment_id: UUID,
+    replicas: int,
+    actor: audit.Actor = audit.SYSTEM,
+    now: datetime,
+) -> Deployment:
+    """Record how many replicas are wanted; the reconciler does the rest.
+
+    On a deployment that gave up after failures, even the same number starts it anew. Raises
+    NotFound, InvalidInput, DeploymentIsDeleting.
+    """
+    _check_range("replicas", replicas, 0, MAX_REPLICAS)
+    deployment = _take(organization, deployment_id)
+    if deployment.delete_requested_at is not None:
+        raise DeploymentIsDeleting(f"{deployment} is being deleted.")
+    before = deployment.desired_replicas
+    if before == replicas and not deployment.failures:
+        return deployment
+    deployment.desired_replicas = replicas
+    deployment.generation += 1
+    deployment.failures, deployment.next_start_at = 0, None
+    deployment.save(update_fields=["desired_replicas", "generation", "failures", "next_start_at"])
+    audit.record(
+        organization=organization,
+        actor=actor,
+        action="deployment.scale",
+        object_id=deployment.pk,
+        object_name=deployment.name,
+        before={"replicas": before},
+        after={"replicas": replicas},
+        now=now,
+    )
+    jobs.enqueue("deployments.reconcile", deployment_id=str(deployment.pk))
+    return deployment
+
+
+@transaction.atomic
+def delete_deployment(
+    *,
+    organization: Organization,
+    deployment_id: UUID,
+    actor: audit.Actor = audit.SYSTEM,
+    now: datetime,
+) -> Deployment:
+    """Stop answering now, then drain and stop every replica; the row stays for statements.
+
+    Deleting twice changes nothing. Raises NotFound.
+    """
+    deployment = _take(organization, deployment_id)
+    if deployment.delete_requested_at is not None:
+        return deployment
+    deployment.delete_requested_at = now
+    deployment.desired_replicas = 0
+    deployment.generation += 1
+    deployment.save(update_fields=["delete_requested_at", "desired_replicas", "generation"])
+    RouteTarget.objects.filter(deployment=deployment).delete()
+    Route.objects.of(organization).filter(targets__isnull=True).delete()
+    audit.record(
+        organization=organization,
+        actor=actor,
+        action="deployment.delete",
+        object_id=deployment.pk,
+        object_name=deployment.name,
+        now=now,
+    )
+    jobs.enqueue("deployments.reconcile", deployment_id=str(deployment.pk))
+    notify.routes_changed()
+    return deployment
+
+
+def _take(organization: Organization, deployment_id: UUID) -> Deployment:
+    rows = Deployment.objects.of(organization).select_for_update(no_key=True, of=("self",))
+    deployment = rows.filter(pk=deployment_id).exclude(status=DeploymentStatus.DELETED).first()
+    if deployment is None:
+        raise NotFound("No such deployment.")
+    return deployment

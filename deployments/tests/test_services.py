@@ -1,0 +1,142 @@
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from accounts.models import AuditEvent
+from accounts.tests.make import NOW, make_organization
+from common.errors import DomainError, InvalidInput, NotFound
+from deployments import selectors, services
+from deployments.choices import DeploymentStatus, ReplicaStatus
+from deployments.models import Deployment, Route
+from deployments.tests.make import make_deployment, make_replica
+from models_registry.choices import RevisionKind
+from models_registry.tests.make import make_revision
+
+pytestmark = pytest.mark.django_db
+
+
+def test_a_deployment_comes_with_its_route(tmp_path: Path) -> None:
+    deployment = make_deployment(tmp_path, replicas=2)
+    (row,) = selectors.get_routing_table()
+    assert (row.organization_slug, row.name) == ("retail", "support")
+    (target,) = row.targets
+    assert (target.deployment_id, target.weight, target.replicas) == (deployment.pk, 100, ())
+    assert AuditEvent.objects.filter(action="deployment.create").count() == 1
+
+
+def test_only_ready_replicas_are_routed_to(tmp_path: Path) -> None:
+    deployment = make_deployment(tmp_path, replicas=2)
+    make_replica(deployment, status=ReplicaStatus.STARTING)
+    ready = make_replica(deployment, status=ReplicaStatus.READY)
+    (row,) = selectors.get_routing_table()
+    (seen,) = row.targets[0].replicas
+    assert (seen.id, seen.address, seen.port) == (ready.pk, "127.0.0.1", ready.port)
+
+
+def test_the_routing_table_takes_as_many_queries_for_one_as_for_many(
+    tmp_path: Path, django_assert_num_queries
+) -> None:
+    retail = make_organization()
+    revision = make_revision(tmp_path, retail)
+    for index in range(4):
+        make_deployment(tmp_path, retail, name=f"d{index}", revision=revision)
+    with django_assert_num_queries(3):
+        assert len(selectors.get_routing_table()) == 4
+
+
+def test_a_taken_name_is_refused_within_the_organization_alone(tmp_path: Path) -> None:
+    make_deployment(tmp_path)
+    with pytest.raises(services.NameTaken) as refused:
+        make_deployment(tmp_path)
+    assert refused.value.field == "name"
+    make_deployment(tmp_path, make_organization("bank"))
+
+
+def test_another_organizations_revision_is_not_found(tmp_path: Path) -> None:
+    private = make_revision(tmp_path, make_organization("bank"))
+    with pytest.raises(NotFound):
+        make_deployment(tmp_path, revision=private)
+
+
+def test_a_shared_revision_may_be_served_by_all(tmp_path: Path) -> None:
+    shared = make_revision(tmp_path, make_organization("bank"), visibility="shared")
+    assert make_deployment(tmp_path, revision=shared).revision == shared
+
+
+def test_an_adapter_is_refused_with_a_remedy(tmp_path: Path) -> None:
+    base = make_revision(tmp_path)
+    adapter = make_revision(
+        tmp_path, name="adapter", seed=1, kind=RevisionKind.ADAPTER, parent=base
+    )
+    with pytest.raises(services.NotServable) as refused:
+        make_deployment(tmp_path, revision=adapter, engine="transformers")
+    assert refused.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("field", "options"),
+    [
+        ("name", {"name": "no spaces"}),
+        ("engine", {"engine": "steam"}),
+        ("replicas", {"replicas": -1}),
+        ("slots_per_replica", {"slots_per_replica": 0}),
+        ("pool_name", {"pool_name": "nowhere"}),
+        ("settings.colour", {"settings": {"colour": "red"}}),
+        ("settings.max_concurrency", {"settings": {"max_concurrency": 0}}),
+        ("settings.max_context_tokens", {"settings": {"max_context_tokens": 1.5}}),
+        ("settings.dtype", {"settings": {"dtype": "int3"}}),
+        ("settings.environment", {"settings": {"environment": {"LD_PRELOAD": "x"}}}),
+    ],
+)
+def test_a_bad_value_is_refused_by_its_field(tmp_path: Path, field: str, options: dict) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        make_deployment(tmp_path, **options)
+    assert refused.value.field == field
+    assert not Deployment.objects.exists()
+
+
+def test_scaling_changes_the_intent_once(tmp_path: Path) -> None:
+    deployment = make_deployment(tmp_path)
+    for _ in range(2):
+        deployment = services.scale_deployment(
+            organization=deployment.organization,
+            deployment_id=deployment.pk,
+            replicas=3,
+            now=NOW,
+        )
+    assert (deployment.desired_replicas, deployment.generation) == (3, 2)
+    assert AuditEvent.objects.filter(action="deployment.scale").count() == 1
+
+
+def test_scaling_to_the_same_number_starts_a_failed_deployment_anew(tmp_path: Path) -> None:
+    deployment = make_deployment(tmp_path)
+    Deployment.objects.update(failures=5, status=DeploymentStatus.FAILED)
+    deployment = services.scale_deployment(
+        organization=deployment.organization, deployment_id=deployment.pk, replicas=1, now=NOW
+    )
+    assert (deployment.failures, deployment.generation) == (0, 2)
+
+
+def test_deleting_takes_the_route_at_once_and_keeps_the_row(tmp_path: Path) -> None:
+    deployment = make_deployment(tmp_path)
+    who = {"organization": deployment.organization, "deployment_id": deployment.pk, "now": NOW}
+    services.delete_deployment(**who)
+    services.delete_deployment(**who)
+    assert not Route.objects.exists()
+    deployment.refresh_from_db()
+    assert (deployment.desired_replicas, deployment.deleted_at) == (0, None)
+    with pytest.raises(services.DeploymentIsDeleting):
+        services.scale_deployment(**who, replicas=1)
+    assert AuditEvent.objects.filter(action="deployment.delete").count() == 1
+
+
+def test_another_organization_may_change_nothing(tmp_path: Path) -> None:
+    deployment = make_deployment(tmp_path)
+    bank = make_organization("bank")
+    for pk in (deployment.pk, uuid4()):
+        with pytest.raises(DomainError) as refused:
+            services.scale_deployment(organization=bank, deployment_id=pk, replicas=0, now=NOW)
+        assert refused.value.status_code == 404
+        with pytest.raises(NotFound):
+            services.delete_deployment(organization=bank, deployment_id=pk, now=NOW)

@@ -20,7 +20,9 @@ class AliasBody(serializers.ModelSerializer):
 
 
 class RegisteredModelBody(serializers.ModelSerializer):
-    organization = serializers.SlugRelatedField("slug", read_only=True)
+    organization: serializers.SlugRelatedField = serializers.SlugRelatedField(
+        "slug", read_only=True
+    )
     aliases = AliasBody(many=True, read_only=True)
     revision_count = serializers.IntegerField(read_only=True)
     changed_at = serializers.DateTimeField(read_only=True, allow_null=True)

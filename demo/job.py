@@ -27,7 +27,6 @@ BASE_DEPLOYMENT = "tiny-qwen3"
 TUNED_DEPLOYMENT = "retail-support"
 SHOWN = 3  # held-out messages whose answers are printed before and after
 MOST_EXACT_FOR_BASE = 0.05
-LEAST_EXACT_FOR_TUNED = 0.90
 ANSWER_TOKENS = 80
 NEVER = {"failed", "cancelled", "deleted"}
 HYPERPARAMETERS: dict[str, Any] = {
@@ -71,7 +70,12 @@ class Job:
     folder: Path
     screen: Screen
     month: str  # YYYY-MM, of the statement
-    is_alive: Callable[[], None] = lambda: None  # called while waiting
+    is_alive: Callable[[str], None] = lambda step: (
+        None
+    )  # called while waiting, with the step's name
+    hyperparameters: dict[str, Any] = field(default_factory=lambda: dict(HYPERPARAMETERS))
+    least_exact: float = 0.90  # of the candidate's answers on the held-out split
+    examples: dict[str, int] = field(default_factory=dict)  # by split, if not the full number
     report: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -124,7 +128,7 @@ class Job:
         while len(self.operator.rows("accelerators/")) < 2:
             if time.monotonic() > deadline:
                 raise StepFailed("No node has registered two accelerators: see the agent's log.")
-            self.is_alive()
+            self.is_alive("hardware")
             time.sleep(0.5)
 
     def import_base(self) -> dict[str, Any]:
@@ -158,7 +162,7 @@ class Job:
         dataset = rest.named("datasets/", name) or rest.post("datasets/", {"name": name})
         versions = rest.rows(f"datasets/{dataset['id']}/versions/")
         if not versions:
-            files = write_dataset(name, self.folder / name)
+            files = write_dataset(name, self.folder / name, **self.examples)
             versions = [
                 rest.upload(
                     f"datasets/{dataset['id']}/versions/",
@@ -186,7 +190,7 @@ class Job:
                     "output_name": TUNED_NAME,
                     "tuning": "full",
                     "accelerators": 1,
-                    "hyperparameters": HYPERPARAMETERS,
+                    "hyperparameters": self.hyperparameters,
                 },
             )
         done = self.retail.wait(
@@ -204,7 +208,7 @@ class Job:
         return done
 
     def _show_training(self, run: dict[str, Any]) -> None:
-        self.is_alive()
+        self.is_alive("training" if run["status"] == "running" else "placing")
         if run["status"] != "running" or not run["tokens_per_second"]:
             self.screen.progress(f"{run['status']} {run['message']}")
             return
@@ -264,11 +268,11 @@ class Job:
         tuned = accuracy["heldout"][TUNED_DEPLOYMENT]["exact_match"]
         if base >= MOST_EXACT_FOR_BASE:
             raise StepFailed(f"The base answers {base:.1%} exactly: it should know next to nothing")
-        if tuned < LEAST_EXACT_FOR_TUNED:
+        if tuned < self.least_exact:
             raise StepFailed(f"The candidate answers only {tuned:.1%} exactly")
 
     def _show_evaluation(self, row: dict[str, Any]) -> None:
-        self.is_alive()
+        self.is_alive("evaluation")
         self.screen.progress(f"{row['name']}: {row['answers_done']} answers")
 
     def _count_answers(self, evaluation_id: str) -> None:
@@ -308,7 +312,7 @@ class Job:
         client = openai.OpenAI(base_url=f"{self.base_url}/v1", api_key=self.keys["retail"])
         path = self.folder / DATASET / "heldout.jsonl"
         if not path.exists():
-            write_dataset(DATASET, path.parent)
+            write_dataset(DATASET, path.parent, **self.examples)
         for line in path.read_text(encoding="utf-8").splitlines()[:SHOWN]:
             messages = json.loads(line)["messages"]
             self.screen.line(f"    customer : {messages[-2]['content']}")

@@ -52,6 +52,8 @@ HUGGING_FACE_ENDPOINT = os.environ.get("HF_ENDPOINT") or None  # None: the clien
 HUGGING_FACE_TOKEN = os.environ.get("HF_TOKEN", "")
 MODELSCOPE_ENDPOINT = os.environ.get("MODELSCOPE_ENDPOINT") or None
 MODELSCOPE_TOKEN = os.environ.get("MODELSCOPE_API_TOKEN", "")
+# Where the platform's own processes reach the gateway, if not by the address that clients use.
+FACTORY_GATEWAY_URL = os.environ.get("FACTORY_GATEWAY_URL", FACTORY_BASE_URL).rstrip("/")
 DATABASE_URL = os.environ.get("DATABASE_URL") or embedded.database_url(FACTORY_DATA)
 REDIS_URL = os.environ.get("REDIS_URL") or embedded.redis_url(FACTORY_DATA)
 FACTORY_EMBEDDED_POSTGRES = not os.environ.get("DATABASE_URL")

@@ -48,7 +48,7 @@ class Command(BaseCommand):
                 folder=folder,
                 screen=screen,
                 month=f"{timezone.now():%Y-%m}",
-                is_alive=platform.tend,
+                is_alive=lambda step: platform.tend(),
             )
             report = job.run()
             (folder / "report.json").write_text(json.dumps(report, indent=2))

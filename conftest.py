@@ -31,7 +31,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 @pytest.fixture(autouse=True)
 def _clean_redis(request: pytest.FixtureRequest) -> None:
     """Each test that uses the database starts with an empty Redis as well."""
-    if "db" in request.fixturenames or "transactional_db" in request.fixturenames:
+    asked = {"db", "transactional_db"} & set(request.fixturenames)
+    if asked or request.node.get_closest_marker("django_db"):
         from django.conf import settings
         from redis import Redis
 

@@ -39,11 +39,7 @@ def main(arguments: list[str]) -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    return attempt(Path(arguments[0]), stop=stop, started=started)
-
-
-def attempt(path: Path, *, stop: threading.Event, started: float) -> int:
-    """Run the spec at `path` until it ends or `stop` is set; returns the exit status."""
+    path = Path(arguments[0])
     try:
         spec = TrainSpec.load(path)
     except SpecError as refusal:

@@ -44,16 +44,6 @@ def broker_url(redis_url: str) -> str:
 FACTORY_DATA = Path(os.environ.get("FACTORY_DATA") or BASE_DIR / ".factory" / "data").resolve()
 FACTORY_STORAGE = os.environ.get("FACTORY_STORAGE") or str(FACTORY_DATA / "storage")
 FACTORY_BASE_URL = os.environ.get("FACTORY_BASE_URL", "http://127.0.0.1:8000").rstrip("/")
-FACTORY_IMPORT_FOLDERS = [
-    str(BASE_DIR / "demo" / "tiny_qwen3" / "model"),
-    *filter(None, os.environ.get("FACTORY_IMPORT_FOLDERS", "").split(":")),
-]
-HUGGING_FACE_ENDPOINT = os.environ.get("HF_ENDPOINT") or None  # None: the client's own default
-HUGGING_FACE_TOKEN = os.environ.get("HF_TOKEN", "")
-MODELSCOPE_ENDPOINT = os.environ.get("MODELSCOPE_ENDPOINT") or None
-MODELSCOPE_TOKEN = os.environ.get("MODELSCOPE_API_TOKEN", "")
-# Where the platform's own processes reach the gateway, if not by the address that clients use.
-FACTORY_GATEWAY_URL = os.environ.get("FACTORY_GATEWAY_URL", FACTORY_BASE_URL).rstrip("/")
 DATABASE_URL = os.environ.get("DATABASE_URL") or embedded.database_url(FACTORY_DATA)
 REDIS_URL = os.environ.get("REDIS_URL") or embedded.redis_url(FACTORY_DATA)
 FACTORY_EMBEDDED_POSTGRES = not os.environ.get("DATABASE_URL")
@@ -221,6 +211,10 @@ SPECTACULAR_SETTINGS = {
     "SCHEMA_PATH_PREFIX": r"/api/v1",
     "ENUM_NAME_OVERRIDES": {},
 }
+
+# Of one API key and of one organization, in each web process: a guard, not a budget.
+GATEWAY_REQUESTS_PER_MINUTE = int(os.environ.get("GATEWAY_REQUESTS_PER_MINUTE", "60000"))
+GATEWAY_CONCURRENCY = int(os.environ.get("GATEWAY_CONCURRENCY", "2000"))
 
 CELERY_BROKER_URL = broker_url(REDIS_URL)
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True

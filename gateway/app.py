@@ -1,0 +1,194 @@
+"""The OpenAI-compatible API as a plain ASGI application: no Django handler, no query on its way."""
+
+import asyncio
+import contextlib
+import logging
+import re
+import time
+
+from common.ids import new_id
+from common.middleware import WELL_FORMED
+from engines.protocol.errors import ApiError
+from gateway import auth, errors
+from gateway.answers import Message, Receive, Send, send_error, send_json
+from gateway.directory import Directory, Key, Route
+from gateway.limits import Limits
+from gateway.metering import Meter
+from gateway.protocol import CONTENT, read_call
+from gateway.proxy import Inbound, Services, Transfer
+from gateway.routing import Router
+from gateway.upstream import Pool
+
+logger = logging.getLogger(__name__)
+
+MAX_BODY_BYTES = 32 << 20
+COMPLETIONS = {f"/v1/{endpoint}": endpoint for endpoint in CONTENT}
+MODEL = re.compile(r"^/v1/models/(.+)$")
+
+
+class HungUp(Exception):
+    """The client left before it had said what it wants."""
+
+
+class Gateway:
+    """Answers everything under /v1/. `lifespan` starts and ends its background tasks; where the
+    server knows no lifespan, the first request starts them."""
+
+    def __init__(
+        self,
+        *,
+        directory: Directory,
+        meter: Meter,
+        limits: Limits | None = None,
+        pool: Pool | None = None,
+        max_body_bytes: int = MAX_BODY_BYTES,
+    ) -> None:
+        self._directory = directory
+        self._limits = limits or Limits()
+        self._services = Services(router=Router(), pool=pool or Pool(), meter=meter)
+        self._max_body_bytes = max_body_bytes
+        self._tasks: list[asyncio.Task[None]] = []
+        self._started: asyncio.Task[None] | None = None
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        if self._started is None or not self._started.done():
+            await self.start()
+        headers = dict(scope["headers"])
+        usage_id = str(new_id())
+        given = headers.get(b"x-request-id", b"").decode("latin-1")
+        request_id = given if WELL_FORMED.fullmatch(given) else usage_id
+        try:
+            key = await auth.authenticate(headers.get(b"authorization"), directory=self._directory)
+            endpoint = COMPLETIONS.get(scope["path"])
+            if endpoint is not None and scope["method"] == "POST":
+                await self._complete(
+                    endpoint, key, headers, receive, send, request_id=request_id, usage_id=usage_id
+                )
+            else:
+                body = self._look_up(scope["method"], scope["path"], key)
+                await send_json(send, 200, body, request_id=request_id)
+        except ApiError as error:
+            await send_error(send, error, request_id=request_id)
+        except HungUp:
+            logger.debug("request %s: the client left", request_id)
+
+    async def lifespan(self, receive: Receive, send: Send) -> None:
+        """ASGI's lifespan protocol."""
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                await self.start()
+                await send({"type": "lifespan.startup.complete"})
+            elif message["type"] == "lifespan.shutdown":
+                await self.stop()
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+    async def start(self) -> None:
+        """Load the directory and start the background tasks, once."""
+        if self._started is None:
+            self._started = asyncio.ensure_future(self._start())
+        await asyncio.shield(self._started)
+
+    async def stop(self) -> None:
+        """End the background tasks; the meter first writes what it still has."""
+        for task in self._tasks:
+            task.cancel()
+        for task in self._tasks:
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        self._tasks.clear()
+        self._directory.close()
+
+    async def _start(self) -> None:
+        try:
+            await self._directory.load()
+        except Exception as error:
+            logger.exception("starting without keys and routes: %s", error)
+        loops = (
+            self._directory.run(),
+            self._directory.listen(),
+            self._services.pool.run(),
+            self._services.meter.run(),
+        )
+        self._tasks = [asyncio.ensure_future(loop) for loop in loops]
+
+    async def _complete(
+        self,
+        endpoint: str,
+        key: Key,
+        headers: dict[bytes, bytes],
+        receive: Receive,
+        send: Send,
+        *,
+        request_id: str,
+        usage_id: str,
+    ) -> None:
+        began = time.monotonic()
+        self._limits.enter(key)
+        try:
+            body = await _read_body(headers, receive, limit_bytes=self._max_body_bytes)
+            call = read_call(endpoint, body)
+            inbound = Inbound(
+                call=call,
+                key=key,
+                route=self._route(key, call.model),
+                request_id=request_id,
+                usage_id=usage_id,
+                began=began,
+            )
+            await Transfer(self._services, inbound, receive, send).run()
+        finally:
+            self._limits.leave(key)
+
+    def _look_up(self, method: str, path: str, key: Key) -> dict[str, object]:
+        found = MODEL.match(path)
+        if path not in COMPLETIONS and path != "/v1/models" and not found:
+            raise errors.no_route(method, path)
+        if path in COMPLETIONS or method != "GET":
+            raise errors.wrong_method(method, path)
+        if found:
+            return _model_body(self._route(key, found[1]), key)
+        routes = self._directory.list_routes(key.organization_id)
+        visible = [_model_body(each, key) for each in routes if auth.may_use(key, each.name)]
+        return {"object": "list", "data": visible}
+
+    def _route(self, key: Key, name: str) -> Route:
+        """Raises ApiError: 404 where the organization has no such model, 403 where the key may not."""
+        route = self._directory.find_route(key.organization_id, name)
+        if route is None:
+            raise errors.no_such_model(name)
+        if not auth.may_use(key, name):
+            raise errors.forbidden(
+                f"This API key may not use the model {name!r}.",
+                code="model_not_allowed",
+                param="model",
+            )
+        return route
+
+
+def _model_body(route: Route, key: Key) -> dict[str, object]:
+    return {
+        "id": route.name,
+        "object": "model",
+        "created": route.created_at,
+        "owned_by": key.organization_slug,
+    }
+
+
+async def _read_body(headers: dict[bytes, bytes], receive: Receive, *, limit_bytes: int) -> bytes:
+    length = headers.get(b"content-length", b"0")
+    if length.isdigit() and int(length) > limit_bytes:
+        raise errors.too_large(limit_bytes)
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise HungUp
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if size > limit_bytes:
+            raise errors.too_large(limit_bytes)
+        if not message.get("more_body"):
+            return b"".join(parts)

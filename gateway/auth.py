@@ -1,0 +1,55 @@
+"""Who calls, and whether they may."""
+
+import hmac
+import time
+
+from accounts.choices import Scope
+from accounts.services import hash_secret, prefix_of
+from gateway import errors
+from gateway.directory import Directory, Key, SourceAway
+
+HELP = "Make one in the console under API keys, and send it as `Authorization: Bearer sk-af-...`."
+
+
+async def authenticate(header: bytes | None, *, directory: Directory) -> Key:
+    """The live key behind an Authorization header. Raises ApiError: 401, 403 or 503."""
+    if not header:
+        raise errors.unauthenticated(f"You did not send an API key. {HELP}")
+    word, _, secret = header.decode("latin-1").partition(" ")
+    secret = secret.strip()
+    prefix = prefix_of(secret) if word.lower() == "bearer" else ""
+    if not prefix:
+        raise errors.unauthenticated(f"This is not an API key of this platform. {HELP}")
+    key = directory.find_key(prefix)
+    if key is None:
+        try:
+            key = await directory.look_up_key(prefix)
+        except SourceAway:
+            raise errors.unavailable(
+                "This API key cannot be checked at the moment.", code="keys_unavailable"
+            ) from None
+    # An unknown prefix is compared as well, so that it takes no less time than a known one.
+    expected = key.secret_hash if key is not None else bytes(32)
+    is_same = hmac.compare_digest(expected, hash_secret(secret))
+    if key is None or not is_same:
+        raise errors.unauthenticated(f"This API key is unknown. {HELP}")
+    if key.is_revoked:
+        raise errors.unauthenticated(f"This API key was revoked. {HELP}")
+    if key.expires_at is not None and key.expires_at <= time.time():
+        raise errors.unauthenticated(f"This API key has expired. {HELP}")
+    if key.is_suspended:
+        raise errors.forbidden(
+            "This organization is suspended: ask the platform's operators.",
+            code="organization_suspended",
+        )
+    if Scope.INFERENCE not in key.scopes:
+        raise errors.forbidden(
+            "This API key was not made for inference: use one with the scope `inference`.",
+            code="missing_scope",
+        )
+    return key
+
+
+def may_use(key: Key, model_name: str) -> bool:
+    """Whether the key's list of models, if it has one, has this one."""
+    return not key.allowed_models or model_name in key.allowed_models

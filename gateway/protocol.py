@@ -1,0 +1,84 @@
+"""What a client asks for, read just as far as the gateway needs it; the engine checks the rest."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from engines.protocol.errors import ApiError, invalid
+from gateway import errors
+
+# What each endpoint cannot do without, beside `model`.
+CONTENT = {"chat/completions": "messages", "completions": "prompt"}
+INCLUDE_USAGE = b'"stream_options":{"include_usage":true},'
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A completion that a client asks for. `wants_usage`: it asked for the stream's usage chunk."""
+
+    endpoint: str
+    model: str
+    stream: bool
+    wants_usage: bool
+    body: bytes
+    values: dict[str, Any]
+
+    def body_for(self, served_model_name: str) -> bytes:
+        """The body as the engine gets it: the client's own bytes, but that a stream always counts.
+
+        `model` is rewritten only where the engine knows its model by another name.
+        """
+        forced = self.stream and not self.wants_usage
+        if self.model == served_model_name and not forced:
+            return self.body
+        if self.model == served_model_name and "stream_options" not in self.values:
+            start = self.body.index(b"{") + 1
+            return self.body[:start] + INCLUDE_USAGE + self.body[start:]
+        values = self.values | {"model": served_model_name}
+        if forced:
+            options = self.values.get("stream_options") or {}
+            values["stream_options"] = options | {"include_usage": True}
+        return orjson.dumps(values)
+
+
+def read_call(endpoint: str, body: bytes) -> Call:
+    """Raises ApiError (400) that names the field at fault."""
+    try:
+        values = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise errors.invalid_body(f"The body is not JSON: {error}.", code="invalid_json") from None
+    if not isinstance(values, dict):
+        raise errors.invalid_body("The body must be a JSON object.", code="invalid_type")
+    model = values.get("model")
+    if model is None:
+        raise _missing("model")
+    if not isinstance(model, str):
+        raise _wrong_type("model", "a string")
+    content = CONTENT[endpoint]
+    if values.get(content) is None:
+        raise _missing(content)
+    if content == "messages" and not isinstance(values[content], list):
+        raise _wrong_type(content, "a list")
+    stream = values.get("stream")
+    if stream is not None and not isinstance(stream, bool):
+        raise _wrong_type("stream", "true or false")
+    options = values.get("stream_options")
+    if options is not None and not isinstance(options, dict):
+        raise _wrong_type("stream_options", "an object")
+    return Call(
+        endpoint=endpoint,
+        model=model,
+        stream=bool(stream),
+        wants_usage=bool(options and options.get("include_usage")),
+        body=body,
+        values=values,
+    )
+
+
+def _missing(param: str) -> ApiError:
+    return invalid(param, f"'{param}' is required.", code="missing_required_parameter")
+
+
+def _wrong_type(param: str, wanted: str) -> ApiError:
+    return invalid(param, f"'{param}' must be {wanted}.", code="invalid_type")

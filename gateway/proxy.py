@@ -1,0 +1,256 @@
+"""One request from a client to an engine and its answer back, whatever happens on the way."""
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass
+from uuid import UUID
+
+import orjson
+
+from engines.protocol.errors import ApiError
+from gateway import errors, upstream
+from gateway.answers import Headers, Receive, Send
+from gateway.counting import StreamedAnswer, WholeAnswer
+from gateway.directory import Key, Route
+from gateway.metering import Meter
+from gateway.protocol import Call
+from gateway.routing import Choice, Router
+
+logger = logging.getLogger(__name__)
+
+ATTEMPTS = 2  # replicas that a request is tried on
+MOST_ERROR_BYTES = 1 << 20
+# What an engine's answer says to the client; the rest is between engine and gateway.
+PASSED = {b"content-type", b"content-length", b"cache-control", b"retry-after"}
+TO_RETRY = {500, 502, 503, 504}
+OUR_FAULT = {401, 403, 404, 405}  # what the gateway asked for, not what the client did
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What all requests of a process share."""
+
+    router: Router
+    pool: upstream.Pool
+    meter: Meter
+
+
+@dataclass(frozen=True, slots=True)
+class Inbound:
+    """A request that was let in. `request_id` is the client's word for it, `usage_id` is ours:
+    a client that says the same id twice is still counted twice."""
+
+    call: Call
+    key: Key
+    route: Route
+    request_id: str
+    usage_id: str
+    began: float  # time.monotonic
+
+
+class _Retry(Exception):
+    """This replica did not answer and another may; `error` is for the client if none does."""
+
+    def __init__(self, error: ApiError) -> None:
+        super().__init__(error.message)
+        self.error = error
+
+
+class Transfer:
+    """One inbound request. `run` answers it, or raises ApiError before anything was sent."""
+
+    def __init__(self, services: Services, inbound: Inbound, receive: Receive, send: Send) -> None:
+        self._services = services
+        self._inbound = inbound
+        self._receive = receive
+        self._send = send
+        self._exchange: upstream.Exchange | None = None
+        self._hung_up = False
+        self._first_byte: float | None = None
+
+    async def run(self) -> None:
+        listener = asyncio.ensure_future(self._listen())
+        try:
+            await self._try_replicas()
+        finally:
+            listener.cancel()
+
+    async def _listen(self) -> None:
+        """Wait for the client to hang up, and let the engine know at once."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._hung_up = True
+        if self._exchange is not None:
+            self._exchange.abort()
+
+    async def _try_replicas(self) -> None:
+        tried: set[UUID] = set()
+        error = errors.not_ready(
+            self._inbound.call.model,
+            reasons=[target.message for target in self._inbound.route.targets],
+        )
+        for _ in range(ATTEMPTS):
+            choice = self._services.router.choose(self._inbound.route, tried=tried)
+            if choice is None or self._hung_up:
+                break
+            tried.add(choice.replica.id)
+            try:
+                await self._try_one(choice)
+            except _Retry as retry:
+                logger.warning(
+                    "request %s: replica %s: %s", self._inbound.usage_id, choice.replica.id, retry
+                )
+                error = retry.error
+            else:
+                return
+        raise error
+
+    async def _try_one(self, choice: Choice) -> None:
+        router, replica = self._services.router, choice.replica
+        address = (replica.host, replica.port)
+        self._exchange = exchange = self._services.pool.exchange(address)
+        router.opened(replica.id)
+        try:
+            request = upstream.build_request(
+                path=f"/v1/{self._inbound.call.endpoint}",
+                host=address,
+                token=replica.token,
+                request_id=self._inbound.usage_id,
+                body=self._inbound.call.body_for(choice.target.served_model_name),
+            )
+            try:
+                await exchange.start(request)
+                first = await exchange.read()
+            except upstream.Aborted:
+                self._record(choice, WholeAnswer(), status=499, is_interrupted=True)
+                return
+            except upstream.UpstreamError as error:
+                router.failed(replica.id)
+                raise _what_to_say(error) from error
+            await self._judge(choice, exchange, first)
+        finally:
+            exchange.finish()
+            router.closed(replica.id)
+
+    async def _judge(self, choice: Choice, exchange: upstream.Exchange, first: bytes) -> None:
+        status = exchange.status
+        if status in TO_RETRY:
+            raise _Retry(await _engine_error(exchange, first))
+        if status in OUR_FAULT:
+            logger.error("replica %s answered %s: %r", choice.replica.id, status, first[:200])
+            raise errors.bad_answer("The engine does not take requests from the gateway.")
+        self._services.router.answered(choice.replica.id)
+        await self._relay(choice, exchange, first)
+
+    async def _relay(self, choice: Choice, exchange: upstream.Exchange, first: bytes) -> None:
+        call, status = self._inbound.call, exchange.status
+        headers: Headers = [pair for pair in exchange.headers if pair[0] in PASSED]
+        headers.append((b"x-request-id", self._inbound.request_id.encode()))
+        is_stream = call.stream and status == 200
+        answer: StreamedAnswer | WholeAnswer = WholeAnswer()
+        if is_stream:
+            answer = StreamedAnswer(strips_usage=not call.wants_usage)
+        self._first_byte = time.monotonic()
+        is_whole = False
+        try:
+            await self._send({"type": "http.response.start", "status": status, "headers": headers})
+            data = first
+            while data:
+                passed = answer.take(data)
+                if passed:
+                    body = {"type": "http.response.body", "body": passed, "more_body": True}
+                    await self._send(body)
+                data = await exchange.read()
+            is_whole = True
+        except upstream.Aborted:
+            return
+        except upstream.UpstreamError as error:
+            logger.warning("request %s broke off: %s", self._inbound.usage_id, error)
+            await self._break_off(answer, is_stream=is_stream)
+            return
+        finally:
+            self._record(choice, answer, status=status, is_interrupted=not is_whole)
+        await self._send({"type": "http.response.body", "body": answer.rest()})
+
+    async def _break_off(self, answer: StreamedAnswer | WholeAnswer, *, is_stream: bool) -> None:
+        """Say what happened where a stream can; the answer is then left without its end."""
+        if is_stream:
+            answer.rest()
+            error = errors.bad_answer("The engine broke off while it answered.")
+            body = b"data: " + orjson.dumps(error.body()) + b"\n\n"
+            await self._send({"type": "http.response.body", "body": body, "more_body": True})
+
+    def _record(
+        self,
+        choice: Choice,
+        answer: StreamedAnswer | WholeAnswer,
+        *,
+        status: int,
+        is_interrupted: bool,
+    ) -> None:
+        inbound, meter = self._inbound, self._services.meter
+        usage = answer.usage() if not is_interrupted or inbound.call.stream else None
+        input_tokens, output_tokens, cached = 0, 0, 0
+        if usage is not None:
+            input_tokens, output_tokens = usage.input_tokens, usage.output_tokens
+            cached, is_interrupted = usage.cached_input_tokens, False
+            meter.learn(
+                inbound.call.model, body_bytes=len(inbound.call.body), input_tokens=input_tokens
+            )
+        elif status in (200, 499):  # broken off, by the client or within the engine
+            is_interrupted = True
+            output_tokens = max(0, answer.tokens_passed)
+            input_tokens = meter.estimate_input_tokens(
+                inbound.call.model, body_bytes=len(inbound.call.body)
+            )
+        now = time.monotonic()
+        first = self._first_byte
+        meter.record(
+            {
+                "request_id": inbound.usage_id,
+                "at": time.time(),
+                "organization_id": str(inbound.key.organization_id),
+                "key_id": str(inbound.key.id),
+                "key_name": inbound.key.name,
+                "model_name": inbound.call.model,
+                "deployment_id": str(choice.target.deployment_id),
+                "deployment_name": choice.target.deployment_name,
+                "replica_id": str(choice.replica.id),
+                "revision_id": str(choice.target.revision_id or "") or None,
+                "endpoint": inbound.call.endpoint,
+                "input_tokens": input_tokens,
+                "cached_input_tokens": cached,
+                "output_tokens": output_tokens,
+                "status_code": status,
+                "is_interrupted": is_interrupted,
+                "is_streamed": inbound.call.stream,
+                "first_token_milliseconds": (first - inbound.began) * 1000 if first else None,
+                "duration_milliseconds": (now - inbound.began) * 1000,
+            }
+        )
+
+
+def _what_to_say(error: upstream.UpstreamError) -> Exception:
+    """A request that may have reached an engine which then fell silent is not sent to another."""
+    if isinstance(error, upstream.CannotConnect):
+        return _Retry(errors.unavailable("The engine cannot be reached.", code="engine_away"))
+    if isinstance(error, upstream.TimedOut):
+        return errors.timed_out("The engine did not answer in time.")
+    return _Retry(errors.bad_answer("The engine ended before it answered."))
+
+
+async def _engine_error(exchange: upstream.Exchange, first: bytes) -> ApiError:
+    """An engine's own refusal (busy, loading, draining) in its words; a breakdown in ours."""
+    body, data = first, first
+    try:
+        while data and len(body) < MOST_ERROR_BYTES:
+            data = await exchange.read()
+            body += data
+        told = orjson.loads(body)["error"]
+        message, code = str(told["message"]), str(told["code"])
+    except (upstream.UpstreamError, orjson.JSONDecodeError, KeyError, TypeError):
+        message, code = "The engine is not ready.", "engine_unavailable"
+    if exchange.status == 503:
+        return errors.unavailable(message, code=code)
+    return errors.bad_answer("The engine failed on this request.")

@@ -1,0 +1,79 @@
+"""The directory's source: rows in PostgreSQL, read in threads through Django."""
+
+from collections.abc import Iterable
+from uuid import UUID
+
+from django.db import close_old_connections
+from django.db.models import F
+from django.utils import timezone
+
+from accounts.models import ApiKey
+from deployments import planning, selectors
+from gateway.directory import Key, Replica, Route, Target
+
+
+class DatabaseSource:
+    """Keys and routes as they are in the database now."""
+
+    def load_recent_keys(self, limit: int) -> list[Key]:
+        close_old_connections()
+        rows = ApiKey.objects.filter(revoked_at__isnull=True).select_related("organization")
+        order = F("last_used_at").desc(nulls_last=True)
+        return [_key(row) for row in rows.order_by(order, "-created_at")[:limit]]
+
+    def load_keys(self, prefixes: Iterable[str]) -> list[Key]:
+        close_old_connections()
+        rows = ApiKey.objects.filter(prefix__in=list(prefixes)).select_related("organization")
+        return [_key(row) for row in rows]
+
+    def load_routes(self) -> list[Route]:
+        close_old_connections()
+        return [
+            Route(
+                name=row.name,
+                organization_id=row.organization_id,
+                created_at=int(row.created_at.timestamp()),
+                targets=tuple(_target(each) for each in row.targets),
+            )
+            for row in selectors.get_routing_table()
+        ]
+
+    def touch_keys(self, ids: Iterable[UUID]) -> None:
+        close_old_connections()
+        ApiKey.objects.filter(pk__in=list(ids)).update(last_used_at=timezone.now())
+
+
+def _key(row: ApiKey) -> Key:
+    return Key(
+        id=row.pk,
+        name=row.name,
+        prefix=row.prefix,
+        secret_hash=bytes(row.secret_hash),
+        organization_id=row.organization_id,
+        organization_slug=row.organization.slug,
+        scopes=frozenset(row.scopes),
+        allowed_models=frozenset(row.allowed_models),
+        expires_at=row.expires_at.timestamp() if row.expires_at else None,
+        is_revoked=row.revoked_at is not None,
+        is_suspended=row.organization.suspended_at is not None,
+    )
+
+
+def _target(row: selectors.TargetRow) -> Target:
+    return Target(
+        deployment_id=row.deployment_id,
+        deployment_name=row.deployment_name,
+        revision_id=row.revision_id,
+        served_model_name=row.deployment_name,
+        weight=row.weight,
+        replicas=tuple(
+            Replica(
+                id=each.id,
+                host=each.address,
+                port=each.port,
+                token=planning.replica_token(each.id),
+            )
+            for each in row.replicas
+        ),
+        message=row.message,
+    )

@@ -1,0 +1,154 @@
+"""A gateway behind a real server, engines that are real processes, and routes between them."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterable
+from typing import Any, Self
+from uuid import UUID, uuid4
+
+import openai
+import uvicorn
+from django.conf import settings
+from django.db import connections
+from redis import Redis
+
+from accounts.models import Organization
+from engines.tests.make import RunningEngine, free_port
+from gateway.app import Gateway
+from gateway.directory import Directory, Replica, Route, Target
+from gateway.limits import Limits, LimitSettings
+from gateway.metering import Meter
+from gateway.source import DatabaseSource
+from gateway.upstream import Pool, Timeouts
+from usage import stream
+
+
+class Routes(DatabaseSource):
+    """Keys from the database; routes as the test says them."""
+
+    def __init__(self) -> None:
+        self.routes: list[Route] = []
+        self.is_away = False
+
+    def load_routes(self) -> list[Route]:
+        if self.is_away:
+            raise ConnectionError("the database is away")
+        return self.routes
+
+    def load_keys(self, prefixes):
+        if self.is_away:
+            raise ConnectionError("the database is away")
+        try:
+            return super().load_keys(prefixes)
+        finally:
+            connections.close_all()
+
+    def load_recent_keys(self, limit):
+        try:
+            return super().load_recent_keys(limit)
+        finally:
+            connections.close_all()
+
+
+def make_replica(engine: RunningEngine | None = None, **fields) -> Replica:
+    """Of a running engine; without one, of a port on which nobody listens."""
+    port = engine.spec.port if engine else free_port()
+    token = engine.spec.token if engine else "t"
+    values: dict[str, Any] = {"id": uuid4(), "host": "127.0.0.1", "port": port, "token": token}
+    return Replica(**values | fields)
+
+
+def make_target(*replicas: Replica, name: str = "tiny", weight: int = 100, **fields) -> Target:
+    values: dict[str, Any] = {
+        "deployment_id": uuid4(),
+        "deployment_name": name,
+        "revision_id": uuid4(),
+        "served_model_name": name,
+        "weight": weight,
+        "replicas": replicas,
+    }
+    return Target(**values | fields)
+
+
+def make_route(organization_id: UUID, *targets: Target, name: str = "tiny") -> Route:
+    return Route(
+        name=name, organization_id=organization_id, created_at=1_700_000_000, targets=targets
+    )
+
+
+class RunningGateway:
+    """The gateway on a port of its own, in a thread of its own."""
+
+    def __init__(
+        self, *, limits: LimitSettings | None = None, timeouts: Timeouts | None = None
+    ) -> None:
+        self.source = Routes()
+        self.directory = Directory(self.source, redis_url=settings.REDIS_URL)
+        self.meter = Meter(settings.REDIS_URL)
+        self.gateway = Gateway(
+            directory=self.directory,
+            meter=self.meter,
+            limits=Limits(limits),
+            pool=Pool(timeouts),
+        )
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        config = uvicorn.Config(
+            self._application,
+            interface="asgi3",
+            port=self.port,
+            log_config=None,
+            timeout_graceful_shutdown=5,
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def route(self, organization: Organization, *targets: Target, name: str = "tiny") -> None:
+        self.source.routes.append(make_route(organization.pk, *targets, name=name))
+
+    def start(self) -> Self:
+        self._thread.start()
+        deadline = time.monotonic() + 10
+        while not self._server.started:
+            if time.monotonic() > deadline or not self._thread.is_alive():
+                raise AssertionError("the gateway does not start")
+            time.sleep(0.01)
+        return self
+
+    def stop(self) -> None:
+        self._server.should_exit = True
+        self._thread.join(15)
+        if self._thread.is_alive():
+            raise AssertionError("the gateway does not stop")
+
+    def client(self, secret: str, **options) -> openai.OpenAI:
+        options = {"max_retries": 0, "timeout": 30} | options
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=secret, **options)
+
+    def _run(self) -> None:
+        asyncio.run(self._server.serve())
+
+    async def _application(self, scope, receive, send):
+        if scope["type"] == "lifespan":
+            await self.gateway.lifespan(receive, send)
+        else:
+            await self.gateway(scope, receive, send)
+
+
+def read_events(*, count: int, seconds: float = 5) -> list[dict]:
+    """The usage events in Redis once there are `count`; a moment later, that there are no more."""
+    client = Redis.from_url(settings.REDIS_URL)
+    deadline = time.monotonic() + seconds
+    while client.xlen(stream.EVENTS) < count and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.05)
+    entries: Any = client.xrange(stream.EVENTS)
+    events = [stream.decode(fields) for _, fields in entries]
+    client.close()
+    assert len(events) == count, events
+    return events
+
+
+def text_of(chunks: Iterable) -> str:
+    return "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)

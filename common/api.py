@@ -3,11 +3,14 @@
 from typing import Any
 
 from django.core.exceptions import PermissionDenied
+from django.db.models import QuerySet
 from django.http import Http404
+from drf_spectacular.utils import inline_serializer
 from rest_framework import exceptions, serializers
 from rest_framework.pagination import LimitOffsetPagination
+from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import set_rollback
+from rest_framework.views import APIView, set_rollback
 
 from common.errors import DomainError
 
@@ -17,6 +20,33 @@ class Pagination(LimitOffsetPagination):
 
     default_limit = 50
     max_limit = 500
+
+    @classmethod
+    def answer(
+        cls,
+        rows: QuerySet[Any],
+        serializer: type[serializers.BaseSerializer[Any]],
+        request: Request,
+        view: APIView,
+    ) -> Response:
+        """One page of rows as {"count", "next", "previous", "results"}."""
+        pages = cls()
+        page = pages.paginate_queryset(rows, request, view=view)
+        return pages.get_paginated_response(serializer(page, many=True).data)
+
+
+def paginated(serializer: type[serializers.BaseSerializer[Any]]) -> Any:
+    """The OpenAPI shape of a page of `serializer`, for `extend_schema(responses=...)`."""
+    name = serializer.__name__.removesuffix("Body") + "Page"
+    return inline_serializer(
+        name,
+        {
+            "count": serializers.IntegerField(),
+            "next": serializers.URLField(allow_null=True),
+            "previous": serializers.URLField(allow_null=True),
+            "results": serializer(many=True),
+        },
+    )
 
 
 class ErrorDetail(serializers.Serializer):

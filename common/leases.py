@@ -98,3 +98,10 @@ def release(leased: Leased) -> None:
     type(leased)._default_manager.filter(pk=leased.pk, lease_token=leased.lease_token).update(
         lease_token=None, leased_until=None
     )
+
+
+def extend(leased: Leased, *, now: datetime, seconds: float = DEFAULT_SECONDS) -> None:
+    """Hold the lease longer. Raises LeaseLost if another worker has the row."""
+    rows = type(leased)._default_manager.filter(pk=leased.pk, lease_token=leased.lease_token)
+    if not rows.update(leased_until=now + timedelta(seconds=seconds)):
+        raise LeaseLost(f"{leased} was taken over")

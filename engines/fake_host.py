@@ -16,6 +16,7 @@ class FakeHost:
         self.started: list[str] = []  # names, in order, each real start once
         self.stopped: list[str] = []  # names, in order, each call
         self.slow_to_stop: set[str] = set()
+        self.logs: dict[str, str] = {}
 
     def observe(self, name: str) -> Seen:
         return self.seen.get(name, Seen.ABSENT)
@@ -31,3 +32,9 @@ class FakeHost:
         self.stopped.append(name)
         if name not in self.slow_to_stop:
             self.seen.pop(name, None)
+
+    def pid(self, name: str) -> int | None:
+        return 1 if self.observe(name) not in (Seen.ABSENT, Seen.EXITED) else None
+
+    def log_tail(self, name: str) -> str:
+        return self.logs.get(name, "")

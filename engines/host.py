@@ -170,3 +170,11 @@ class EngineHost(Protocol):
         Does not wait: call it at each step until `observe` says ABSENT. An unknown name is fine.
         """
         ...
+
+    def pid(self, name: str) -> int | None:
+        """The engine's process id; None if it does not run."""
+        ...
+
+    def log_tail(self, name: str) -> str:
+        """The end of what the engine said, also after it exited; empty once it is stopped."""
+        ...

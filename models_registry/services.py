@@ -1,12 +1,14 @@
 """Registering weights: immutable revisions with facts read from their files, and their lineage."""
 
 import hashlib
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import transaction
 
@@ -25,6 +27,8 @@ from models_registry.models import (
     Revision,
     RevisionImport,
 )
+
+HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def publish_folder(
@@ -139,10 +143,15 @@ def request_import(
     source_revision: str = "",
     visibility: str = Visibility.PRIVATE,
     licence: str = "",
+    may_read_any_folder: bool = False,
     actor: audit.Actor = audit.SYSTEM,
     now: datetime,
 ) -> RevisionImport:
-    """Ask for an import; a control worker carries it out. Raises InvalidInput."""
+    """Ask for an import; a control worker carries it out. Raises InvalidInput.
+
+    Folders of the platform's machine are read only below `settings.FACTORY_IMPORT_FOLDERS`, unless
+    the caller has that machine in hand anyway (`may_read_any_folder`).
+    """
     _check_name(name)
     kinds = {SourceKind.FOLDER, SourceKind.HUGGING_FACE, SourceKind.MODELSCOPE}
     if source_kind not in kinds:
@@ -153,6 +162,12 @@ def request_import(
         )
     if not source.strip():
         raise InvalidInput("An import needs a source.", field="source")
+    if source_kind == SourceKind.FOLDER:
+        source = _check_folder(source, may_read_any_folder)
+    elif not HUB_ID.fullmatch(source.strip()):
+        raise InvalidInput(
+            f"{source!r} is no hub id.", field="source", remedy="Write it as owner/name."
+        )
     wanted = RevisionImport.objects.create(
         organization=organization,
         name=name,
@@ -175,6 +190,18 @@ def request_import(
     )
     jobs.enqueue("models_registry.run_import", import_id=str(wanted.pk))
     return wanted
+
+
+def _check_folder(source: str, any_folder: bool) -> str:
+    folder = Path(source.strip()).resolve()
+    roots = [Path(root).resolve() for root in settings.FACTORY_IMPORT_FOLDERS]
+    if not any_folder and not any(folder.is_relative_to(root) for root in roots):
+        raise InvalidInput(
+            "That folder is not open for imports.",
+            field="source",
+            remedy="Ask an operator to add it to FACTORY_IMPORT_FOLDERS, or to import it.",
+        )
+    return str(folder)
 
 
 @transaction.atomic

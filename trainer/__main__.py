@@ -39,7 +39,11 @@ def main(arguments: list[str]) -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    path = Path(arguments[0])
+    return attempt(Path(arguments[0]), stop=stop, started=started)
+
+
+def attempt(path: Path, *, stop: threading.Event, started: float) -> int:
+    """Run the spec at `path` until it ends or `stop` is set; returns the exit status."""
     try:
         spec = TrainSpec.load(path)
     except SpecError as refusal:

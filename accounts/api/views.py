@@ -31,6 +31,11 @@ class OrganizationView(APIView):
     actor: Actor
     granted: frozenset[str]
 
+    @property
+    def may_operate(self) -> bool:
+        """Whether the caller runs the place."""
+        return Capability.OPERATE in self.granted
+
     def check_permissions(self, request: Request) -> None:
         self.granted = frozenset()
         if request.user is not None and request.user.is_authenticated:

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -120,7 +121,11 @@ def test_scaling_to_the_same_number_starts_a_failed_deployment_anew(tmp_path: Pa
 
 def test_deleting_takes_the_route_at_once_and_keeps_the_row(tmp_path: Path) -> None:
     deployment = make_deployment(tmp_path)
-    who = {"organization": deployment.organization, "deployment_id": deployment.pk, "now": NOW}
+    who: dict[str, Any] = {
+        "organization": deployment.organization,
+        "deployment_id": deployment.pk,
+        "now": NOW,
+    }
     services.delete_deployment(**who)
     services.delete_deployment(**who)
     assert not Route.objects.exists()

@@ -21,19 +21,6 @@ def engine(tmp_path_factory):
     running.stop()
 
 
-@pytest.fixture
-def start(tmp_path):
-    started: list[RunningEngine] = []
-
-    def start_one(**changes) -> RunningEngine:
-        started.append(RunningEngine(make_spec(**changes), tmp_path))
-        return started[-1]
-
-    yield start_one
-    for each in started:
-        each.stop()
-
-
 def test_an_answer_is_deterministic_and_counted(engine):
     client = engine.client()
     first = client.chat.completions.create(model="tiny", messages=HELLO)

@@ -44,6 +44,16 @@ def broker_url(redis_url: str) -> str:
 FACTORY_DATA = Path(os.environ.get("FACTORY_DATA") or BASE_DIR / ".factory" / "data").resolve()
 FACTORY_STORAGE = os.environ.get("FACTORY_STORAGE") or str(FACTORY_DATA / "storage")
 FACTORY_BASE_URL = os.environ.get("FACTORY_BASE_URL", "http://127.0.0.1:8000").rstrip("/")
+FACTORY_IMPORT_FOLDERS = [
+    str(BASE_DIR / "demo" / "tiny_qwen3" / "model"),
+    *filter(None, os.environ.get("FACTORY_IMPORT_FOLDERS", "").split(":")),
+]
+HUGGING_FACE_ENDPOINT = os.environ.get("HF_ENDPOINT") or None  # None: the client's own default
+HUGGING_FACE_TOKEN = os.environ.get("HF_TOKEN", "")
+MODELSCOPE_ENDPOINT = os.environ.get("MODELSCOPE_ENDPOINT") or None
+MODELSCOPE_TOKEN = os.environ.get("MODELSCOPE_API_TOKEN", "")
+# Where the platform's own processes reach the gateway, if not by the address that clients use.
+FACTORY_GATEWAY_URL = os.environ.get("FACTORY_GATEWAY_URL", FACTORY_BASE_URL).rstrip("/")
 DATABASE_URL = os.environ.get("DATABASE_URL") or embedded.database_url(FACTORY_DATA)
 REDIS_URL = os.environ.get("REDIS_URL") or embedded.redis_url(FACTORY_DATA)
 FACTORY_EMBEDDED_POSTGRES = not os.environ.get("DATABASE_URL")

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from accounts.tests.make import NOW, make_organization
+from common.errors import NotFound
 from models_registry import cache, facts, services, storage
 from models_registry.models import Blob, Revision
 from models_registry.tests.make import make_model_folder, make_revision, write_safetensors
@@ -110,7 +111,7 @@ def test_an_alias_moves_only_within_its_own_model(tmp_path: Path) -> None:
             now=NOW,
         )
         assert alias.revision == revision
-    with pytest.raises(services.NotFound):
+    with pytest.raises(NotFound):
         services.move_alias(
             organization=retail,
             model_id=first.registered_model_id,

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
+from trainer.__main__ import attempt
 from trainer.progress import read_progress
 from trainer.spec import Hyperparameters, TrainSpec
 
@@ -113,11 +115,22 @@ def make_spec(root: Path, *, base: Path, rows: int = 64, **changes: Any) -> Trai
     return TrainSpec(**(values | changes), hyperparameters=Hyperparameters(**given))
 
 
-def start(spec: TrainSpec) -> subprocess.Popen[bytes]:
+def write_spec(spec: TrainSpec) -> Path:
     path = Path(spec.progress_path).with_name(f"spec-{spec.attempt}.json")
     path.write_text(json.dumps(spec.to_json()))
-    log = path.with_suffix(".log").open("wb")
-    return subprocess.Popen([sys.executable, "-m", "trainer", str(path)], stdout=log, stderr=log)
+    return path
+
+
+def start(spec: TrainSpec) -> subprocess.Popen[bytes]:
+    """The trainer in a process of its own, its log beside the spec."""
+    path = write_spec(spec)
+    with path.with_suffix(".log").open("wb") as log:
+        return subprocess.Popen([sys.executable, "-m", "trainer", path], stdout=log, stderr=log)
+
+
+def run_here(spec: TrainSpec) -> int:
+    """The same within this process, which has torch loaded already."""
+    return attempt(write_spec(spec), stop=threading.Event(), started=time.monotonic())
 
 
 def finish(spec: TrainSpec, *, seconds: float = 60) -> int:

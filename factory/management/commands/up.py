@@ -24,7 +24,7 @@ class Command(BaseCommand):
         if options["cpu_accelerators"]:
             agent += ["--cpu-accelerators", str(options["cpu_accelerators"])]
         platform = processes.Platform(say=self.stdout.write, agent_options=agent)
-        signal.signal(signal.SIGTERM, _interrupt)
+        signal.signal(signal.SIGTERM, interrupt)
         try:
             with processes.only_platform_here():
                 self._run(platform)
@@ -48,5 +48,5 @@ class Command(BaseCommand):
             platform.stop()
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
+def interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt

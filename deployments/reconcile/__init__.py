@@ -1,0 +1,17 @@
+"""Making what is, what is wanted: deployments and placing on control workers, steps on agents."""
+
+from deployments.reconcile.deploying import list_unsettled, reconcile_deployment
+from deployments.reconcile.placing import list_waiting, place_replica, release_leftovers
+from deployments.reconcile.stepping import break_leases, list_placed, next_status, step_replica
+
+__all__ = [
+    "break_leases",
+    "list_placed",
+    "list_unsettled",
+    "list_waiting",
+    "next_status",
+    "place_replica",
+    "reconcile_deployment",
+    "release_leftovers",
+    "step_replica",
+]

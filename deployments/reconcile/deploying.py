@@ -1,0 +1,163 @@
+"""From how many replicas are wanted to the rows of as many, and back to a status for people."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models import Count, Exists, F, IntegerField, OuterRef, Q, QuerySet, Subquery
+from django.db.models.functions import Coalesce
+
+from chips.choices import NodeStatus
+from common import jobs
+from deployments.choices import PLACED, DeploymentStatus, ReplicaStatus
+from deployments.models import Deployment, Replica, ReplicaEvent
+from deployments.reconcile.moves import LIVE, MAX_FAILURES, move
+
+S = ReplicaStatus
+D = DeploymentStatus
+WORTH = {S.READY: 0, S.STARTING: 1, S.PENDING: 2}  # what is kept when fewer are wanted
+
+
+def list_unsettled() -> QuerySet[Deployment]:
+    """Every deployment that is not yet, or no longer, as it is wanted."""
+    live = Q(status__in=LIVE)
+    settled = Q(observed_generation=F("generation")) & (
+        Q(status=D.READY, ready_now=F("desired_replicas"), live_now=F("desired_replicas"))
+        | Q(status__in=[D.STOPPED, D.FAILED], live_now=0)
+    )
+    lost = Q(node__status=NodeStatus.LOST) | Q(node__isnull=True, status__in=PLACED)
+    rows = Deployment.objects.filter(deleted_at__isnull=True).annotate(
+        ready_now=_count(Q(status=S.READY, wanted=True)), live_now=_count(live)
+    )
+    return rows.filter(~settled | Exists(_replicas().filter(live & lost)))
+
+
+def _count(which: Q) -> Coalesce:
+    rows = _replicas().filter(which).order_by().values("deployment").annotate(n=Count("*"))
+    return Coalesce(Subquery(rows.values("n"), output_field=IntegerField()), 0)
+
+
+def _replicas() -> QuerySet[Replica]:
+    return Replica.objects.filter(deployment=OuterRef("pk"))
+
+
+@transaction.atomic
+def reconcile_deployment(deployment_id: UUID, *, now: datetime) -> bool:
+    """One look at a deployment: create what is missing, mark what is too much, say how it is.
+
+    False if it is gone, or if another worker is looking at it right now.
+    """
+    rows = Deployment.objects.select_for_update(no_key=True, of=("self",), skip_locked=True)
+    deployment = rows.filter(pk=deployment_id, deleted_at__isnull=True).first()
+    if deployment is None:
+        return False
+    replicas = Replica.objects.select_for_update(no_key=True, of=("self",)).select_related("node")
+    live = list(replicas.filter(deployment=deployment, status__in=LIVE).order_by("created_at"))
+    for replica in live:
+        if replica.status in PLACED and _is_lost(replica):
+            where = f"Node {replica.node.name}" if replica.node else "Its node"
+            move(replica, S.FAILED, now=now, reason="node_lost", message=f"{where} is lost.")
+    kept = _choose(deployment, live)
+    for replica in live:
+        if replica.wanted and replica.status in LIVE and replica not in kept:
+            _unwant(replica, now=now)
+    live = [replica for replica in live if replica.status in LIVE]
+    if not _is_failed(deployment) and _may_start(deployment, now=now):
+        for _ in range(deployment.desired_replicas - len(kept)):
+            live.append(_create(deployment, now=now))
+    _say(deployment, live, now=now)
+    return True
+
+
+def _is_lost(replica: Replica) -> bool:
+    return replica.node is None or replica.node.status == NodeStatus.LOST
+
+
+def _choose(deployment: Deployment, live: Sequence[Replica]) -> list[Replica]:
+    """The replicas that stay wanted: of the right revision, the most useful ones, the oldest."""
+    fitting = [
+        replica
+        for replica in live
+        if replica.wanted
+        and replica.status in WORTH
+        and replica.revision_id == deployment.revision_id
+        and (replica.status == S.READY or not _is_failed(deployment))
+    ]
+    fitting.sort(key=lambda replica: (WORTH[S(replica.status)], replica.created_at))
+    return fitting[: deployment.desired_replicas]
+
+
+def _is_failed(deployment: Deployment) -> bool:
+    return deployment.failures >= MAX_FAILURES
+
+
+def _may_start(deployment: Deployment, *, now: datetime) -> bool:
+    return deployment.next_start_at is None or deployment.next_start_at <= now
+
+
+def _unwant(replica: Replica, *, now: datetime) -> None:
+    replica.wanted = False
+    replica.save(update_fields=["wanted"])
+    if replica.status == S.PENDING:
+        move(replica, S.STOPPED, now=now, reason="not_wanted")
+    elif replica.node is not None:
+        jobs.enqueue("agent.step_replica", queue=replica.node.queue, replica_id=str(replica.pk))
+
+
+def _create(deployment: Deployment, *, now: datetime) -> Replica:
+    replica = Replica.objects.create(
+        deployment=deployment,
+        revision_id=deployment.revision_id,
+        generation=deployment.generation,
+        status_changed_at=now,
+        created_at=now,
+    )
+    ReplicaEvent.objects.create(replica=replica, at=now, kind=S.PENDING, message="wanted")
+    jobs.enqueue("deployments.place_replica", replica_id=str(replica.pk))
+    return replica
+
+
+def _say(deployment: Deployment, live: Sequence[Replica], *, now: datetime) -> None:
+    status, reason, message = _observe(deployment, live)
+    deployment.transition(status, now=now, reason=reason, message=message)
+    deployment.status_reason, deployment.message = reason, message
+    deployment.observed_generation = deployment.generation
+    if status == D.DELETED:
+        deployment.deleted_at = now
+    deployment.save(update_fields=["status_reason", "message", "observed_generation", "deleted_at"])
+
+
+def _observe(deployment: Deployment, live: Sequence[Replica]) -> tuple[DeploymentStatus, str, str]:
+    """Status, reason code and a sentence for people."""
+    if deployment.desired_replicas == 0:
+        if live:
+            return D(deployment.status), "draining", "The last replicas finish open requests."
+        if deployment.delete_requested_at is not None:
+            return D.DELETED, "deleted", ""
+        return D.STOPPED, "none_wanted", ""
+    ready = sum(replica.wanted and replica.status == S.READY for replica in live)
+    if ready >= deployment.desired_replicas:
+        return D.READY, "all_ready", ""
+    status = D.DEGRADED if ready else D.PENDING
+    if _is_failed(deployment):
+        message = (
+            f"{deployment.failures} replicas failed in a row. {_last_failure(deployment)} Look at "
+            "the replica's log, mend the cause, then scale the deployment to start it again."
+        )
+        return D.DEGRADED if ready else D.FAILED, "replicas_failed", message
+    waiting = next((each for each in live if each.status == S.PENDING and each.message), None)
+    if waiting is not None:
+        return status, waiting.status_reason or "waiting", waiting.message
+    if deployment.failures:
+        message = (
+            f"Starting again after {deployment.failures} failures. {_last_failure(deployment)}"
+        )
+        return status, "starting_again", message
+    return status, "starting", f"{ready} of {deployment.desired_replicas} replicas are ready."
+
+
+def _last_failure(deployment: Deployment) -> str:
+    rows = Replica.objects.filter(deployment=deployment, ended_at__isnull=False, status=S.FAILED)
+    last = rows.order_by("-ended_at").first()
+    return f"The last one: {last.message}" if last is not None and last.message else ""

@@ -1,0 +1,68 @@
+"""How a replica's status is moved, and what always goes with it. Inside a transaction only.
+
+Locks are taken deployment first, then replica: by `writing` here, by the deployment's reconciler
+for all of its replicas.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+
+from django.db import transaction
+
+from chips import services as chips
+from common import jobs, leases
+from deployments import notify
+from deployments.choices import TERMINAL, ReplicaStatus
+from deployments.models import Deployment, Replica, ReplicaEvent
+
+S = ReplicaStatus
+LIVE = frozenset(S) - TERMINAL
+MAX_FAILURES = 5  # in a row; then the deployment has failed
+STEADY = timedelta(seconds=30)  # a replica that was ready this long ends a row of failures
+LONGEST_PAUSE_SECONDS = 60.0
+
+
+@contextmanager
+def writing(leased: Replica) -> Iterator[Replica]:
+    """The leased replica as it is now, it and its deployment locked. Raises leases.LeaseLost."""
+    with transaction.atomic():
+        Deployment.objects.select_for_update(no_key=True).get(pk=leased.deployment_id)
+        with leases.finish(leased) as current:
+            yield current
+
+
+def move(
+    replica: Replica, to: ReplicaStatus, *, now: datetime, reason: str, message: str = ""
+) -> None:
+    """Move the locked replica; write its event and times, release what it held at its end, have
+    the deployment looked at and the gateways told."""
+    was = replica.status
+    if not replica.transition(to, now=now, reason=reason, message=message):
+        return
+    if to == S.READY:
+        replica.ready_at = now
+        replica.save(update_fields=["ready_at"])
+    if to in TERMINAL:
+        replica.ended_at = now
+        replica.save(update_fields=["ended_at"])
+        if replica.allocation_id is not None:
+            chips.release(allocation_id=replica.allocation_id, reason=reason, now=now)
+    ReplicaEvent.objects.create(replica=replica, at=now, kind=to, message=message or reason)
+    jobs.enqueue("deployments.reconcile", deployment_id=str(replica.deployment_id))
+    if S.READY in (was, to):
+        notify.routes_changed()
+
+
+def count_failure(replica: Replica, *, now: datetime) -> None:
+    """One more failure in a row for the replica's locked deployment, and the pause that follows."""
+    deployment = Deployment.objects.get(pk=replica.deployment_id)
+    was_steady = replica.ready_at is not None and now - replica.ready_at >= STEADY
+    deployment.failures = 1 if was_steady else deployment.failures + 1
+    deployment.next_start_at = now + timedelta(seconds=pause_seconds(deployment.failures))
+    deployment.save(update_fields=["failures", "next_start_at"])
+
+
+def pause_seconds(failures: int) -> float:
+    """How long to wait before the next start: nothing after one failure, then 2, 4, 8 ... s."""
+    return 0.0 if failures <= 1 else min(2.0 ** (failures - 1), LONGEST_PAUSE_SECONDS)

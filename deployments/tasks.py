@@ -1,0 +1,41 @@
+"""What deployments do by themselves, on control workers."""
+
+import logging
+from uuid import UUID
+
+from celery import shared_task
+from django.utils import timezone
+
+from common import leases, locks
+from deployments import reconcile
+
+logger = logging.getLogger(__name__)
+
+
+@shared_task(name="deployments.reconcile", time_limit=60)
+def reconcile_deployment(*, deployment_id: str, **_: object) -> None:
+    reconcile.reconcile_deployment(UUID(deployment_id), now=timezone.now())
+
+
+@shared_task(name="deployments.place_replica", time_limit=60, throws=(leases.LeaseLost,))
+def place_replica(*, replica_id: str, **_: object) -> None:
+    reconcile.place_replica(UUID(replica_id), now=timezone.now())
+
+
+@shared_task(name="deployments.sweep", time_limit=120)
+def sweep(**_: object) -> None:
+    """Visits everything unsettled; one that cannot be dealt with does not keep the others."""
+    with locks.only_one("deployments.sweep") as mine:
+        if not mine:
+            return
+        for pk in list(reconcile.list_unsettled().values_list("pk", flat=True)):
+            try:
+                reconcile.reconcile_deployment(pk, now=timezone.now())
+            except Exception:
+                logger.exception("deployment %s could not be reconciled", pk)
+        for pk in list(reconcile.list_waiting().values_list("pk", flat=True)):
+            try:
+                reconcile.place_replica(pk, now=timezone.now())
+            except Exception:
+                logger.exception("replica %s could not be placed", pk)
+        reconcile.release_leftovers(now=timezone.now())

@@ -1,0 +1,131 @@
+"""Fetching a model's files from where they are published, through each hub's own client.
+
+Only file kinds that the registry takes are fetched (`facts.is_wanted`). Both clients resume: what
+an interrupted call left in the folder is not fetched again. Imported by control workers alone.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from django.conf import settings
+
+from common.errors import InvalidInput
+from models_registry import facts
+from models_registry.choices import SourceKind
+
+REPORT_SECONDS = 1.0
+FETCH_WORKERS = 4
+
+Report = Callable[[int, int | None], None]  # bytes so far, bytes in all if known
+
+
+class SourceUnavailable(InvalidInput):
+    """The hub does not have it, does not let us have it, or does not answer."""
+
+    code = "source_unavailable"
+
+
+def fetch(
+    *, source_kind: str, source: str, source_revision: str, into: Path, report: Report
+) -> tuple[Path, str]:
+    """The folder that holds the files, and the revision they are of.
+
+    `report` is called about once a second. Raises SourceUnavailable.
+    """
+    if source_kind == SourceKind.FOLDER:
+        return Path(source), ""
+    into.mkdir(parents=True, exist_ok=True)
+    if source_kind == SourceKind.HUGGING_FACE:
+        return into, _from_hugging_face(source, source_revision, into, report)
+    return into, _from_modelscope(source, source_revision, into, report)
+
+
+def _from_hugging_face(repository: str, revision: str, into: Path, report: Report) -> str:
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    endpoint = settings.HUGGING_FACE_ENDPOINT
+    token: str | bool = settings.HUGGING_FACE_TOKEN or False
+    try:
+        info = HfApi(endpoint=endpoint, token=token).model_info(
+            repository, revision=revision or None, files_metadata=True
+        )
+        files = [f for f in info.siblings or [] if facts.is_wanted(f.rfilename)]
+        total = sum(f.size or 0 for f in files) or None
+        with _watching(into, total, report):
+            snapshot_download(
+                repository,
+                revision=info.sha,
+                local_dir=into,
+                allow_patterns=[f.rfilename for f in files],
+                max_workers=FETCH_WORKERS,
+                endpoint=endpoint,
+                token=token,
+            )
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        raise _unavailable("Hugging Face Hub", repository, error) from error
+    return info.sha or ""
+
+
+def _from_modelscope(repository: str, revision: str, into: Path, report: Report) -> str:
+    from modelscope_hub import HubApi, HubError
+
+    try:
+        api = HubApi(endpoint=settings.MODELSCOPE_ENDPOINT, token=settings.MODELSCOPE_TOKEN or None)
+        files = api.list_repo_files(repository, "model", revision=revision or None)
+        wanted = [f for f in files if f.type != "tree" and facts.is_wanted(f.path)]
+        if not wanted:
+            raise SourceUnavailable(f"{repository} holds no files that can be taken.")
+        total = sum(f.size or 0 for f in wanted) or None
+        with _watching(into, total, report):
+            api.download_repo(
+                repository,
+                "model",
+                revision=revision or None,
+                local_dir=into,
+                allow_patterns=[f.path for f in wanted],
+                max_workers=FETCH_WORKERS,
+            )
+    except (HubError, OSError) as error:
+        raise _unavailable("ModelScope", repository, error) from error
+    return revision
+
+
+def _unavailable(hub: str, repository: str, error: Exception) -> SourceUnavailable:
+    return SourceUnavailable(
+        f"{hub} did not give {repository}: {str(error).splitlines()[0][:300]}",
+        field="source",
+        remedy="Check the name and the revision, the token, and whether this machine may reach it.",
+    )
+
+
+@contextmanager
+def _watching(folder: Path, total: int | None, report: Report) -> Iterator[None]:
+    """Report the folder's growth while the body runs, and once more when it is done."""
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(REPORT_SECONDS):
+            report(_size(folder), total)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+    report(_size(folder), total)
+
+
+def _size(folder: Path) -> int:
+    size = 0
+    for path in folder.rglob("*"):
+        try:
+            if path.is_file():
+                size += path.stat().st_size
+        except FileNotFoundError:  # renamed while we looked
+            continue
+    return size

@@ -1,0 +1,98 @@
+"""Our losses and gradients against transformers' own."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from trainer import attention, head
+from trainer.batches import make_batch
+from trainer.data import Example, tokenize_file
+from trainer.model import Loaded, load_model, load_tokenizer
+from trainer.tests.make import make_spec
+
+
+@pytest.fixture
+def examples(base: Path, tmp_path: Path) -> list[Example]:
+    spec = make_spec(tmp_path, base=base, rows=12)
+    data = tokenize_file(Path(spec.train_path), load_tokenizer(spec), max_length_tokens=128)
+    assert len(set(data.lengths)) > 3  # rows of many lengths, so padding is at stake
+    return data.examples
+
+
+@pytest.fixture
+def loaded(base: Path, tmp_path: Path) -> Loaded:
+    return load_model(make_spec(tmp_path, base=base))
+
+
+def reference(base: Path, examples: list[Example]) -> tuple[float, dict[str, torch.Tensor]]:
+    """Loss and gradients by transformers, each example alone, averaged over labels."""
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    labels = sum(int(example.marks.sum()) for example in examples)
+    total = 0.0
+    for example in examples:
+        ids = torch.from_numpy(example.tokens.astype("int64"))[None]
+        wanted = ids.masked_fill(~torch.from_numpy(example.marks)[None], -100)
+        loss = model(input_ids=ids, labels=wanted).loss * (int(example.marks.sum()) / labels)
+        loss.backward()
+        total += loss.item()
+    return total, {name: p.grad for name, p in model.named_parameters()}
+
+
+@pytest.mark.parametrize("chunk", [16 * 1024 * 1024, 512 * 7])
+def test_a_batch_has_the_loss_and_gradients_of_its_examples_one_by_one(
+    base: Path,
+    loaded: Loaded,
+    examples: list[Example],
+    chunk: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(head, "CHUNK_ELEMENTS", chunk)  # the second: 7 positions at a time
+    batch = make_batch(examples)
+    loss = loaded.loss(batch, divisor=len(batch.targets))
+    loss.backward()
+    expected, gradients = reference(base, examples)
+    assert loss.item() == pytest.approx(expected, abs=1e-6)
+    for name, parameter in loaded.trained:
+        torch.testing.assert_close(parameter.grad, gradients[name], atol=1e-6, rtol=1e-4)
+
+
+def test_accumulated_micro_batches_equal_one_batch(loaded: Loaded, examples: list[Example]) -> None:
+    whole = make_batch(examples)
+    parts = [make_batch(examples[i : i + 5]) for i in range(0, len(examples), 5)]
+    labels = len(whole.targets)
+    with torch.no_grad():
+        split = sum(loaded.loss(part, divisor=labels).item() for part in parts)
+        assert split == pytest.approx(loaded.loss(whole, divisor=labels).item(), abs=1e-6)
+
+
+@pytest.mark.parametrize("tokens", [1, 5, 64])
+def test_short_attention_equals_the_fused_one(tokens: int) -> None:
+    torch.manual_seed(0)
+    query, key, value = (
+        torch.randn(3, heads, tokens, 8, dtype=torch.float64, requires_grad=True)
+        for heads in (4, 2, 2)
+    )
+    ours = attention.short_causal_attention(query, key, value, scale=8**-0.5)
+    theirs = torch.nn.functional.scaled_dot_product_attention(
+        query, key, value, is_causal=True, enable_gqa=True
+    ).transpose(1, 2)
+    torch.testing.assert_close(ours, theirs)
+    slope = torch.randn_like(ours)
+    for one, other in zip(
+        torch.autograd.grad(ours, (query, key, value), slope),
+        torch.autograd.grad(theirs, (query, key, value), slope),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, other)
+
+
+def test_the_loss_in_bfloat16_is_near_the_one_in_float32(
+    base: Path, loaded: Loaded, examples: list[Example], tmp_path: Path
+) -> None:
+    half = load_model(make_spec(tmp_path, base=base, dtype="bfloat16"))
+    batch = make_batch(examples)
+    with torch.no_grad():
+        exact = loaded.loss(batch, divisor=len(batch.targets)).item()
+        assert half.loss(batch, divisor=len(batch.targets)).item() == pytest.approx(exact, rel=5e-3)

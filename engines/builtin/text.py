@@ -31,8 +31,9 @@ class Text:
                 "unsupported_tokenizer", f"{folder}: only byte-level BPE in tokenizer.json is read"
             )
         self._own = frozenset(inspect.signature(self._tokenizer.apply_chat_template).parameters)
-        self._special = frozenset(self._tokenizer.all_special_ids)
         added = self._tokenizer.added_tokens_decoder
+        special = {token for token, entry in added.items() if entry.special}
+        self._special = special | set(self._tokenizer.all_special_ids)
         self._added = {token: str(entry).encode() for token, entry in added.items()}
         self._raw: dict[int, bytes] = {}
         self.eos_tokens = token_set(self._tokenizer.eos_token_id)

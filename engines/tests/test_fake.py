@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import httpx
 import openai
@@ -11,7 +12,9 @@ import pytest
 
 from engines.tests.make import ROOT, RunningEngine, make_spec
 
-HELLO = [{"role": "user", "content": "hello there"}]
+HELLO: Any = [{"role": "user", "content": "hello there"}]
+
+pytestmark = pytest.mark.processes
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 import random
 import threading
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from engines.protocol.requests import Request, Sampling
 from engines.tests.make import make_model, make_spec
 
 NEW_TOKENS = 40
-MODELS = {
+MODELS: dict[str, dict[str, Any]] = {
     "qwen3": {"family": "qwen3"},
     "qwen3-tied-bias": {
         "family": "qwen3",

@@ -2,6 +2,7 @@
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import httpx
 import openai
@@ -12,8 +13,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from engines.tests.make import RunningEngine, make_model, make_spec
 
 ASKED = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "where is 12?"}]
-GREEDY = {"model": "tiny", "messages": ASKED, "temperature": 0, "max_tokens": 30}
-NEVER_ENDS = {"extra_body": {"ignore_eos": True}}
+GREEDY: dict[str, Any] = {"model": "tiny", "messages": ASKED, "temperature": 0, "max_tokens": 30}
+NEVER_ENDS: dict[str, Any] = {"extra_body": {"ignore_eos": True}}
+
+pytestmark = pytest.mark.processes
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +152,7 @@ def test_prompts_as_token_ids(client, tokenizer):
     assert by_text.usage == by_ids.usage
 
 
-REFUSED = {
+REFUSED: dict[str, tuple[dict[str, Any], int, str]] = {
     "model": ({"model": "other"}, 404, "model"),
     "messages missing": ({"messages": None}, 400, "messages"),
     "messages empty": ({"messages": []}, 400, "messages"),

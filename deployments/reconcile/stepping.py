@@ -123,10 +123,7 @@ def _launch(replica: Replica, *, host: EngineHost, now: datetime) -> tuple[str, 
     """Fetch the weights, choose a port, start the engine; or reason and message of a failure."""
     if replica.node is None or replica.allocation is None:
         return "not_placed", "The replica has lost its node or its accelerators."
-    until = now + timedelta(seconds=FETCH_SECONDS)
-    mine = Replica.objects.filter(pk=replica.pk, lease_token=replica.lease_token)
-    if not mine.update(leased_until=until):
-        raise leases.LeaseLost(f"{replica} was taken over")
+    leases.extend(replica, now=now, seconds=FETCH_SECONDS)
     try:
         root = planning.weights_folder(replica.node.name)
         folder = cache.materialize(replica.revision, root=root)

@@ -23,11 +23,13 @@ class RunStatus(models.TextChoices):
 S = RunStatus
 RUN_TRANSITIONS: dict[str, set[str]] = {
     S.PENDING: {S.STARTING, S.CANCELLED, S.FAILED},
-    # back to pending: the node was lost or the trainer yielded; accelerators are given back
+    # back to pending: the node was lost or is being emptied; accelerators are given back
     S.STARTING: {S.RUNNING, S.STOPPING, S.PENDING, S.PUBLISHING, S.FAILED},
-    S.RUNNING: {S.STOPPING, S.PENDING, S.PUBLISHING, S.FAILED},
+    # back to starting: the trainer died or yielded, and resumes on the accelerators it holds
+    S.RUNNING: {S.STARTING, S.STOPPING, S.PENDING, S.PUBLISHING, S.FAILED},
     S.STOPPING: {S.CANCELLED, S.FAILED},
-    S.PUBLISHING: {S.SUCCEEDED, S.FAILED},
+    # back to pending: the result was lost with its node before it was registered
+    S.PUBLISHING: {S.SUCCEEDED, S.PENDING, S.FAILED},
     S.SUCCEEDED: set(),
     S.FAILED: set(),
     S.CANCELLED: set(),

@@ -6,10 +6,14 @@ from training.services.datasets import (
     create_dataset,
     upload_version,
 )
+from training.services.runs import RunIsOver, cancel_training_run, create_training_run
 
 __all__ = [
     "DatasetInvalid",
     "DatasetNameTaken",
+    "RunIsOver",
+    "cancel_training_run",
     "create_dataset",
+    "create_training_run",
     "upload_version",
 ]

@@ -1,0 +1,120 @@
+"""Rows of training as the planner's, the trainer's and the registry's values."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from chips.selectors import Device
+from common.errors import DomainError
+from planner.placement import AcceleratorRequest
+from trainer.spec import Hyperparameters, TrainSpec
+from training.models import TrainingRun
+
+CPU = "cpu"
+
+
+class CannotTrainThere(DomainError):
+    """The trainer cannot use the devices that the run holds."""
+
+    code = "devices_unsupported"
+
+
+@dataclass(frozen=True)
+class RunFolders:
+    """Where a run's things lie inside its folder on the node."""
+
+    root: Path
+
+    @property
+    def train(self) -> Path:
+        return self.root / "data" / "train.jsonl"
+
+    @property
+    def eval(self) -> Path:
+        return self.root / "data" / "eval.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints"
+
+    @property
+    def output(self) -> Path:
+        return self.root / "output"
+
+    @property
+    def progress(self) -> Path:
+        return self.root / "progress.jsonl"
+
+
+def accelerator_request(run: TrainingRun) -> AcceleratorRequest:
+    """Whole accelerators on one node. The trainer is one process, so several are groups of cores."""
+    several = run.accelerators_wanted > 1
+    return AcceleratorRequest(
+        accelerators=run.accelerators_wanted,
+        pool_name=run.pool_name or None,
+        torch_devices=frozenset({CPU}) if several else None,
+    )
+
+
+def train_spec(
+    run: TrainingRun, *, base: Path, folders: RunFolders, devices: Sequence[Device]
+) -> TrainSpec:
+    """What the trainer is told. Raises CannotTrainThere, trainer.errors.SpecError."""
+    kinds = {device.torch_device.partition(":")[0] for device in devices}
+    if len(kinds) != 1 or (kinds != {CPU} and len(devices) != 1):
+        raise CannotTrainThere(
+            f"A trainer runs on groups of cores or on one accelerator, not on {len(devices)} of "
+            f"{', '.join(sorted(kinds)) or 'no known kind'}.",
+            remedy="Ask for one accelerator.",
+        )
+    kind = kinds.pop()
+    cores = tuple(sorted({core for device in devices for core in device.cores}))
+    return TrainSpec(
+        run_id=str(run.pk),
+        attempt=run.attempt,
+        base_path=str(base),
+        train_path=str(folders.train),
+        eval_path=str(folders.eval) if run.eval_split else None,
+        output_path=str(folders.output),
+        checkpoint_path=str(folders.checkpoints),
+        progress_path=str(folders.progress),
+        method=run.method,
+        tuning=run.tuning,
+        device=CPU if kind == CPU else f"{kind}:0",  # the only one that it can see
+        threads=max(1, len(cores)),
+        cores=cores,
+        hyperparameters=Hyperparameters.from_json(run.hyperparameters),
+    )
+
+
+def environment(devices: Sequence[Device]) -> dict[str, str]:
+    """The variables that let a process see the devices it holds, and no others."""
+    visible: dict[str, list[str]] = {}
+    for device in devices:
+        if device.visible_devices_variable:
+            visible.setdefault(device.visible_devices_variable, []).append(str(device.index))
+    return {variable: ",".join(indices) for variable, indices in visible.items()}
+
+
+def lineage(run: TrainingRun) -> dict[str, Any]:
+    """Where the result of a run comes from, ids and names."""
+    version, base = run.dataset_version, run.base_revision
+    return {
+        "training_run": {"id": str(run.pk), "name": run.name},
+        "base_revision": {"id": str(base.pk), "name": str(base), "commit": base.commit},
+        "dataset": {"id": str(version.dataset_id), "name": version.dataset.name},
+        "dataset_version": {
+            "id": str(version.pk),
+            "number": version.number,
+            "splits": {split.name: split.blob_id for split in version.splits.all()},
+        },
+        "train_split": run.train_split,
+        "method": run.method,
+        "tuning": run.tuning,
+        "hyperparameters": run.hyperparameters,
+        "steps": run.step,
+        "train_loss": run.train_loss,
+        "eval_loss": run.eval_loss,
+        "tokens_total": run.tokens_total,
+    }

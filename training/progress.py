@@ -1,0 +1,189 @@
+"""What a trainer told, as rows. Each line is read once: the offset moves in the same transaction."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from django.db.models import QuerySet
+
+from trainer.progress import ENDINGS, Kind, read_progress
+from training.models import Checkpoint, TrainingEvent, TrainingMetric, TrainingRun
+
+READS = 32  # of 8 MiB each: a run's whole file many times over
+MEASURED = ("loss", "learning_rate", "grad_norm", "tokens_per_second", "memory_bytes")
+TOLD = frozenset({Kind.STARTED, *ENDINGS})  # lines that are events on the run's page
+
+
+@dataclass
+class News:
+    """Lines not yet taken up, and the offset after them."""
+
+    lines: list[dict[str, Any]] = field(default_factory=list)
+    offset: int = 0
+
+
+@dataclass(frozen=True)
+class Ending:
+    """The last word of one attempt."""
+
+    kind: str
+    reason: str = ""
+    message: str = ""
+    remedy: str = ""
+
+
+def read(path: Path, *, offset: int) -> News:
+    """All lines from `offset` on. Disk work: call it outside of a transaction."""
+    news = News(offset=offset)
+    for _ in range(READS):
+        lines, after = read_progress(path, news.offset)
+        if after == news.offset:
+            break
+        news.lines += lines
+        news.offset = after
+    return news
+
+
+def take_up(run: TrainingRun, news: News, *, now: datetime) -> None:
+    """Write the lines as metrics, events and checkpoints, and set the run's own fields.
+
+    Leaves saving the run's row to the caller, in whose transaction this is. A step told again
+    after a resume replaces its metric; `tokens_total` never falls, so nothing is billed twice.
+    """
+    lines = [line for line in news.lines if isinstance(line.get("attempt"), int)]
+    _write_metrics(run, lines, now=now)
+    _write_checkpoints(run, lines, now=now)
+    TrainingEvent.objects.bulk_create(
+        TrainingEvent(
+            run=run,
+            at=_at(line, now),
+            kind=line["kind"],
+            message=str(line.get("message", "")),
+            data={key: value for key, value in line.items() if key not in ("kind", "at")},
+        )
+        for line in lines
+        if line["kind"] in TOLD
+    )
+    for line in lines:
+        _follow(run, line)
+    run.progress_offset = news.offset
+
+
+def ending_of(run: TrainingRun) -> Ending | None:
+    """How the present attempt ended by its own account, or None."""
+    event = _of_attempt(run).filter(kind__in=ENDINGS).last()
+    if event is None:
+        return None
+    told = {key: str(event.data.get(key) or "") for key in ("reason", "remedy")}
+    return Ending(event.kind, message=event.message, **told)
+
+
+def has_begun(run: TrainingRun) -> bool:
+    """True once the present attempt has loaded its model and data."""
+    return _of_attempt(run).filter(kind=Kind.STARTED).exists()
+
+
+def _of_attempt(run: TrainingRun) -> QuerySet[TrainingEvent]:
+    return TrainingEvent.objects.filter(run=run, data__attempt=run.attempt)
+
+
+def _follow(run: TrainingRun, line: dict[str, Any]) -> None:
+    """The run's own fields after a line."""
+    tokens = _whole(line.get("tokens_total"))
+    if tokens is not None:
+        run.tokens_total = max(run.tokens_total, tokens)
+    match line["kind"]:
+        case Kind.STARTED:
+            run.step = _whole(line.get("resumed_from_step")) or 0
+            run.total_steps = _whole(line.get("total_steps"))
+        case Kind.STEP:
+            run.step = _whole(line.get("step")) or run.step
+            run.total_steps = _whole(line.get("total_steps")) or run.total_steps
+            run.train_loss = _number(line.get("loss"))
+            run.tokens_per_second = _number(line.get("tokens_per_second"))
+            run.seconds_left = _number(line.get("seconds_left"))
+        case Kind.EVAL:
+            run.eval_loss = _number(line.get("eval_loss"))
+        case Kind.CHECKPOINT:
+            if line["attempt"] == run.attempt:
+                run.failures = 0  # it got further than before: what went wrong is behind it
+        case Kind.FINISHED:
+            run.step = _whole(line.get("step")) or run.step
+            run.train_loss = _number(line.get("train_loss"))
+            run.eval_loss = _number(line.get("eval_loss"))
+            run.seconds_left = 0.0
+
+
+def _write_metrics(run: TrainingRun, lines: Sequence[dict[str, Any]], *, now: datetime) -> None:
+    measured: dict[int, TrainingMetric] = {}
+    evaluated: dict[int, TrainingMetric] = {}
+    for line in lines:
+        step = _whole(line.get("step"))
+        if step is None:
+            continue
+        if line["kind"] == Kind.STEP:
+            values = {name: _number(line.get(name)) for name in MEASURED[:-1]}
+            measured[step] = TrainingMetric(
+                run=run,
+                step=step,
+                at=_at(line, now),
+                memory_bytes=_whole(line.get("memory_bytes")),
+                **values,
+            )
+        elif line["kind"] == Kind.EVAL:
+            evaluated[step] = TrainingMetric(
+                run=run, step=step, at=_at(line, now), eval_loss=_number(line.get("eval_loss"))
+            )
+    for rows, fields in ((measured, ["at", *MEASURED]), (evaluated, ["eval_loss"])):
+        TrainingMetric.objects.bulk_create(
+            rows.values(),
+            update_conflicts=True,
+            unique_fields=["run", "step"],
+            update_fields=fields,
+            batch_size=1000,
+        )
+
+
+def _write_checkpoints(run: TrainingRun, lines: Sequence[dict[str, Any]], *, now: datetime) -> None:
+    found = False
+    for line in lines:
+        step = _whole(line.get("step"))
+        if line["kind"] != Kind.CHECKPOINT or step is None:
+            continue
+        found = True
+        Checkpoint.objects.update_or_create(
+            run=run,
+            step=step,
+            defaults={
+                "path": str(line.get("path", ""))[:400],
+                "size_bytes": _whole(line.get("bytes")) or 0,
+                "created_at": _at(line, now),
+                "pruned_at": None,
+            },
+        )
+    if found:  # the trainer removes older ones as it saves newer ones
+        kept = run.hyperparameters.get("checkpoints_kept", 2)
+        present = Checkpoint.objects.filter(run=run, pruned_at=None).order_by("-step")
+        older = list(present.values_list("pk", flat=True)[kept:])
+        Checkpoint.objects.filter(pk__in=older).update(pruned_at=now)
+
+
+def _at(line: dict[str, Any], now: datetime) -> datetime:
+    try:
+        at = datetime.fromisoformat(str(line.get("at")))
+    except ValueError:
+        return now
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
+
+
+def _number(value: object) -> float | None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number and math.isfinite(value) else None  # type: ignore[arg-type]
+
+
+def _whole(value: object) -> int | None:
+    number = _number(value)
+    return int(number) if number is not None and number >= 0 else None

@@ -1,0 +1,194 @@
+"""Training runs: what is wanted, checked; placing and training follow by themselves."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+
+from accounts import audit
+from accounts.models import Organization
+from common import jobs
+from common.errors import DomainError, InvalidInput, NotFound
+from models_registry.choices import RevisionKind
+from models_registry.models import Revision
+from trainer.errors import SpecError
+from trainer.spec import LEARNING_RATES, Hyperparameters
+from training.choices import HOLDING, TERMINAL, RunStatus, Tuning
+from training.models import DatasetSplit, DatasetVersion, TrainingRun
+from training.services.datasets import check_name
+
+MAX_ACCELERATORS = 64
+TRAINABLE = (RevisionKind.BASE, RevisionKind.FULL)
+
+
+class RunIsOver(DomainError):
+    code = "run_is_over"
+
+
+def create_training_run(
+    *,
+    organization: Organization,
+    name: str,
+    base_revision_id: UUID,
+    dataset_version_id: UUID,
+    output_name: str,
+    tuning: str = Tuning.LORA,
+    hyperparameters: Mapping[str, Any] | None = None,
+    accelerators: int = 1,
+    pool_name: str = "",
+    train_split: str = "train",
+    eval_split: str = "",
+    actor: audit.Actor = audit.SYSTEM,
+    now: datetime,
+) -> TrainingRun:
+    """Want a fine-tuning; it is placed as soon as accelerators are free.
+
+    Hyperparameters are kept in full, defaults written out, so that the row alone says how the run
+    was trained. Raises InvalidInput with the field at fault, NotFound for a base or a dataset
+    that the organization may not see.
+    """
+    check_name(name)
+    check_name(output_name, "output_name")
+    base = _base_revision(organization, base_revision_id)
+    version = _dataset_version(organization, dataset_version_id)
+    _check_split(version, "train_split", train_split)
+    if eval_split:
+        _check_split(version, "eval_split", eval_split)
+    if tuning not in Tuning.values:
+        raise InvalidInput(
+            f"{tuning!r} is no way of tuning.",
+            field="tuning",
+            remedy=f"Use one of {', '.join(Tuning.values)}.",
+        )
+    if not 1 <= accelerators <= MAX_ACCELERATORS:
+        raise InvalidInput(
+            f"{accelerators} accelerators cannot be asked for.",
+            field="accelerators",
+            remedy=f"Ask for 1 to {MAX_ACCELERATORS}.",
+        )
+    settled = _settle(hyperparameters or {}, tuning=tuning, base=base)
+    with transaction.atomic():
+        run = TrainingRun.objects.create(
+            organization=organization,
+            name=name,
+            base_revision=base,
+            dataset_version=version,
+            train_split=train_split,
+            eval_split=eval_split,
+            output_name=output_name,
+            tuning=tuning,
+            hyperparameters=settled,
+            accelerators_wanted=accelerators,
+            pool_name=pool_name,
+            status_changed_at=now,
+            created_at=now,
+        )
+        audit.record(
+            organization=organization,
+            actor=actor,
+            action="training_run.create",
+            object_id=run.pk,
+            object_name=name,
+            after={
+                "base_revision": str(base),
+                "dataset_version": str(version),
+                "tuning": tuning,
+                "accelerators": accelerators,
+                "output_name": output_name,
+            },
+            now=now,
+        )
+        jobs.enqueue("training.place_run", run_id=str(run.pk))
+    return run
+
+
+@transaction.atomic
+def cancel_training_run(
+    *,
+    organization: Organization,
+    run_id: UUID,
+    actor: audit.Actor = audit.SYSTEM,
+    now: datetime,
+) -> TrainingRun:
+    """Want the run no more; its trainer is ended and its accelerators are given back.
+
+    Asking twice changes nothing. Raises NotFound; RunIsOver once there is nothing left to cancel.
+    """
+    rows = TrainingRun.objects.of(organization).select_for_update(no_key=True, of=("self",))
+    run = rows.select_related("node").filter(pk=run_id).first()
+    if run is None:
+        raise NotFound("No such training run.")
+    if run.cancel_requested_at is not None:
+        return run
+    if run.status in TERMINAL or run.status == RunStatus.PUBLISHING:
+        raise RunIsOver(
+            f"{run} is trained already: its status is {run.get_status_display().lower()}."
+        )
+    run.cancel_requested_at = now
+    run.save(update_fields=["cancel_requested_at"])
+    audit.record(
+        organization=organization,
+        actor=actor,
+        action="training_run.cancel",
+        object_id=run.pk,
+        object_name=run.name,
+        before={"status": run.status},
+        now=now,
+    )
+    if run.status in HOLDING and run.node is not None:
+        jobs.enqueue("agent.step_run", queue=run.node.queue, run_id=str(run.pk))
+    else:
+        jobs.enqueue("training.place_run", run_id=str(run.pk))
+    return run
+
+
+def _base_revision(organization: Organization, revision_id: UUID) -> Revision:
+    base = Revision.objects.of(organization).filter(pk=revision_id).first()
+    if base is None:
+        raise NotFound("No such revision.", field="base_revision_id")
+    if base.kind not in TRAINABLE:
+        raise InvalidInput(
+            f"{base} is of kind {base.kind}, which cannot be trained further.",
+            field="base_revision_id",
+            remedy="Choose a base model or a full fine-tune.",
+        )
+    return base
+
+
+def _dataset_version(organization: Organization, version_id: UUID) -> DatasetVersion:
+    rows = DatasetVersion.objects.filter(dataset__organization=organization)
+    version = rows.filter(pk=version_id).first()
+    if version is None:
+        raise NotFound("No such dataset version.", field="dataset_version_id")
+    return version
+
+
+def _check_split(version: DatasetVersion, field: str, name: str) -> None:
+    names = DatasetSplit.objects.filter(version=version).values_list("name", flat=True)
+    if name not in names:
+        raise InvalidInput(
+            f"{version} has no split {name!r}.",
+            field=field,
+            remedy=f"Use one of {', '.join(names)}.",
+        )
+
+
+def _settle(given: Mapping[str, Any], *, tuning: str, base: Revision) -> dict[str, Any]:
+    """All hyperparameters, written out. Raises InvalidInput naming `hyperparameters.<name>`."""
+    try:
+        values = Hyperparameters.from_json(given).to_json()
+    except SpecError as error:
+        raise InvalidInput(error.message, field=error.field, remedy=error.remedy) from error
+    values["learning_rate"] = values["learning_rate"] or LEARNING_RATES[tuning]
+    limit = base.context_length_tokens
+    if limit and values["max_length_tokens"] > limit:
+        if "max_length_tokens" in given:
+            raise InvalidInput(
+                f"{base} reads at most {limit} tokens, not {values['max_length_tokens']}.",
+                field="hyperparameters.max_length_tokens",
+                remedy=f"Give {limit} or less, or leave it out.",
+            )
+        values["max_length_tokens"] = limit
+    return values

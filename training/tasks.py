@@ -1,0 +1,46 @@
+"""Training's tasks on the control queue. The agent's own are in `agent/tasks.py`."""
+
+from uuid import UUID
+
+from celery import shared_task
+from django.utils import timezone
+
+from common import jobs, leases, locks
+from training import reconcile
+from training.choices import HOLDING, RunStatus
+from training.models import TrainingRun
+
+PLACED_A_SWEEP = 100
+STEP_EXPIRES_SECONDS = 10.0
+
+
+@shared_task(name="training.sweep")
+def sweep(**_: object) -> None:
+    """Visit every unsettled row: place what is pending, have the nodes step what they hold."""
+    with locks.only_one("training.sweep") as mine:
+        if not mine:
+            return
+        _sweep_runs()
+
+
+@shared_task(name="training.place_run", throws=(leases.LeaseLost,))
+def place_run(*, run_id: str, **_: object) -> None:
+    reconcile.place_run(UUID(run_id), now=timezone.now())
+
+
+def _sweep_runs() -> None:
+    lost = TrainingRun.objects.filter(reconcile.on_lost_node(), status__in=HOLDING)
+    for run_id in list(lost.values_list("pk", flat=True)):
+        reconcile.leave_lost_node(run_id, now=timezone.now())
+    pending = TrainingRun.objects.filter(status=RunStatus.PENDING).order_by("created_at")
+    for run_id in list(pending.values_list("pk", flat=True)[:PLACED_A_SWEEP]):
+        reconcile.place_run(run_id, now=timezone.now())
+    held = TrainingRun.objects.filter(status__in=HOLDING, node__isnull=False)
+    for run in held.select_related("node"):
+        if run.node is not None:
+            jobs.enqueue(
+                "agent.step_run",
+                queue=run.node.queue,
+                expires_seconds=STEP_EXPIRES_SECONDS,
+                run_id=str(run.pk),
+            )

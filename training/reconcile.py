@@ -352,7 +352,9 @@ def _step_publishing(
     with leases.finish(run) as current:
         current.result_revision = revision
         _end(current, S.SUCCEEDED, "published", now=now)
-        _tell(current, "published", f"The result is {revision}.", revision=str(revision.pk), now=now)
+        _tell(
+            current, "published", f"The result is {revision}.", revision=str(revision.pk), now=now
+        )
     return False
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from accounts.models import Organization
 from accounts.tests.make import NOW, make_organization
 from models_registry.models import Revision
+from models_registry.tests.make import make_revision
 from training import services
-from training.models import DatasetVersion
+from training.models import DatasetVersion, TrainingRun
 
 
 def chat_lines(count: int = 4, *, start: int = 0) -> bytes:
@@ -64,3 +65,25 @@ def write_tokenizer(folder: Path) -> None:
     )
     config = {"eos_token": "<|im_end|>", "chat_template": template}
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
+
+
+def make_run(
+    tmp_path: Path, organization: Organization | None = None, **options: object
+) -> TrainingRun:
+    """A pending run of a meaningless base on a small dataset; give `name` for a second one."""
+    organization = organization or make_organization()
+    name = str(options.pop("name", "tune"))
+    base = make_revision(tmp_path, organization, name=f"base-{name}")
+    version = make_version(organization, name=f"data-{name}")
+    return services.create_training_run(
+        **{  # type: ignore[arg-type]
+            "organization": organization,
+            "name": name,
+            "base_revision_id": base.pk,
+            "dataset_version_id": version.pk,
+            "output_name": f"{name}-result",
+            "tuning": "full",
+            "now": NOW,
+        }
+        | options
+    )

@@ -18,11 +18,6 @@ from training.tests.make import chat_lines, make_version, write_tokenizer
 pytestmark = pytest.mark.django_db
 
 
-@pytest.fixture(autouse=True)
-def _own_storage(settings, tmp_path: Path) -> None:
-    settings.FACTORY_STORAGE = str(tmp_path / "storage")
-
-
 def publish_with_tokenizer(tmp_path: Path, template: str | None = None) -> Revision:
     folder = make_model_folder(tmp_path / "base")
     write_tokenizer(folder)

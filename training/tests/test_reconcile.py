@@ -9,6 +9,7 @@ from accounts.tests.make import NOW
 from chips.choices import NodeStatus
 from chips.models import Allocation, Node
 from chips.tests.make import make_allocation, make_node
+from common import leases
 from models_registry.models import Revision
 from models_registry.tests.make import make_model_folder
 from planner.placement import AcceleratorRequest
@@ -30,7 +31,7 @@ class Scene:
         self.tmp_path = tmp_path
         self.node = make_node("node-a")
         self.host = FakeTrainerHost(tmp_path / "node-a", node_name="node-a")
-        self.pk = make_run(tmp_path, **options).pk
+        self.pk = make_run(tmp_path, None, **options).pk
         self.now = NOW
 
     @property
@@ -139,8 +140,8 @@ def test_every_write_may_be_the_last_before_a_kill(scene: Scene, monkeypatch) ->
 
     def killed_then(act, seconds: float = 20) -> None:
         with monkeypatch.context() as patch:
-            patch.setattr(reconcile.leases, "finish", die)
-            patch.setattr(reconcile.leases, "release", die)
+            patch.setattr(leases, "finish", die)
+            patch.setattr(leases, "release", die)
             with pytest.raises(RuntimeError):
                 act()
         scene.now += timedelta(seconds=61)  # its lease runs out
@@ -418,22 +419,22 @@ def test_only_one_step_at_a_time(scene: Scene) -> None:
 
 
 def test_next_status_only_goes_where_it_may() -> None:
-    cases = product(
-        S, (True, False), Seen, (None, *("finished", "yielded", "failed")), *[(True, False)] * 3
-    )
+    flags = [(True, False)] * 4
+    endings = (None, "finished", "yielded", "failed")
     moved = 0
-    for status, wanted, seen, ending, has_begun, may_retry, may_stay in cases:
-        to, reason = reconcile.next_status(
-            status=status,
-            wanted=wanted,
-            seen=seen,
-            ending=ending,
-            has_begun=has_begun,
-            may_retry=may_retry,
-            may_stay=may_stay,
-        )
-        assert bool(reason) == (to != status or reason in ("resumes", "trainer_exited"))
-        assert to == status or to in RUN_TRANSITIONS[status]
-        assert not (reason and status in TERMINAL)
-        moved += bool(reason)
+    for status, seen, ending in product(S, Seen, endings):
+        for wanted, has_begun, may_retry, may_stay in product(*flags):
+            to, reason = reconcile.next_status(
+                status=status,
+                wanted=wanted,
+                seen=seen,
+                ending=ending,
+                has_begun=has_begun,
+                may_retry=may_retry,
+                may_stay=may_stay,
+            )
+            assert bool(reason) == (to != status or reason in ("resumes", "trainer_exited"))
+            assert to == status or to in RUN_TRANSITIONS[status]
+            assert not (reason and status in TERMINAL)
+            moved += bool(reason)
     assert moved > 100

@@ -50,7 +50,7 @@ def test_refusals_name_the_field_and_a_remedy(
         "output_name": "result",
     }
     with pytest.raises(InvalidInput) as refused:
-        services.create_training_run(organization=retail, now=NOW, **wanted | options)
+        services.create_training_run(organization=retail, now=NOW, **wanted | options)  # type: ignore[arg-type]
     assert refused.value.field == field
     assert refused.value.remedy
     assert not TrainingRun.objects.exists()
@@ -72,7 +72,7 @@ def test_others_bases_and_datasets_do_not_exist_for_us(tmp_path: Path) -> None:
         ({"dataset_version_id": version.pk}, "dataset_version_id"),
     ):
         with pytest.raises(NotFound) as refused:
-            make_run(tmp_path, name=field[:4], **options)
+            make_run(tmp_path, None, name=field[:4], **options)
         assert refused.value.field == field
     shared = make_revision(tmp_path, bank, name="shared", visibility="shared", seed=2)
     assert make_run(tmp_path, base_revision_id=shared.pk).base_revision == shared

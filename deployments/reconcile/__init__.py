@@ -2,10 +2,17 @@
 
 from deployments.reconcile.deploying import list_unsettled, reconcile_deployment
 from deployments.reconcile.placing import list_waiting, place_replica, release_leftovers
-from deployments.reconcile.stepping import break_leases, list_placed, next_status, step_replica
+from deployments.reconcile.stepping import (
+    break_leases,
+    end_with_agent,
+    list_placed,
+    next_status,
+    step_replica,
+)
 
 __all__ = [
     "break_leases",
+    "end_with_agent",
     "list_placed",
     "list_unsettled",
     "list_waiting",

@@ -12,7 +12,7 @@ from chips.choices import NodeStatus
 from common import jobs
 from deployments.choices import PLACED, DeploymentStatus, ReplicaStatus
 from deployments.models import Deployment, Replica, ReplicaEvent
-from deployments.reconcile.moves import LIVE, MAX_FAILURES, move
+from deployments.reconcile.moves import LIVE, MAX_FAILURES, move, step_soon
 
 S = ReplicaStatus
 D = DeploymentStatus
@@ -102,7 +102,7 @@ def _unwant(replica: Replica, *, now: datetime) -> None:
     if replica.status == S.PENDING:
         move(replica, S.STOPPED, now=now, reason="not_wanted")
     elif replica.node is not None:
-        jobs.enqueue("agent.step_replica", queue=replica.node.queue, replica_id=str(replica.pk))
+        step_soon(replica, replica.node)
 
 
 def _create(deployment: Deployment, *, now: datetime) -> Replica:

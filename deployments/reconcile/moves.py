@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from django.db import transaction
 
 from chips import services as chips
+from chips.models import Node
 from common import jobs, leases
 from deployments import notify
 from deployments.choices import TERMINAL, ReplicaStatus
@@ -21,6 +22,7 @@ LIVE = frozenset(S) - TERMINAL
 MAX_FAILURES = 5  # in a row; then the deployment has failed
 STEADY = timedelta(seconds=30)  # a replica that was ready this long ends a row of failures
 LONGEST_PAUSE_SECONDS = 60.0
+STEP_EXPIRES_SECONDS = 60.0
 
 
 @contextmanager
@@ -52,6 +54,16 @@ def move(
     jobs.enqueue("deployments.reconcile", deployment_id=str(replica.deployment_id))
     if S.READY in (was, to):
         notify.routes_changed()
+
+
+def step_soon(replica: Replica, node: Node) -> None:
+    """Have the node's agent look at the replica; it comes round by itself as well."""
+    jobs.enqueue(
+        "agent.step_replica",
+        queue=node.queue,
+        expires_seconds=STEP_EXPIRES_SECONDS,
+        replica_id=str(replica.pk),
+    )
 
 
 def count_failure(replica: Replica, *, now: datetime) -> None:

@@ -8,12 +8,12 @@ from django.db.models import QuerySet
 from chips import services as chips
 from chips.choices import Purpose
 from chips.models import Allocation
-from common import jobs, leases
+from common import leases
 from common.errors import DomainError
 from deployments import planning
 from deployments.choices import ReplicaStatus
 from deployments.models import Replica
-from deployments.reconcile.moves import LIVE, move, writing
+from deployments.reconcile.moves import LIVE, move, step_soon, writing
 
 S = ReplicaStatus
 
@@ -53,7 +53,7 @@ def place_replica(replica_id: UUID, *, now: datetime) -> bool:
         current.address, current.placed_at = allocation.node.address, now
         current.save(update_fields=["allocation", "node", "address", "placed_at"])
         move(current, S.STARTING, now=now, reason="placed", message=f"on {allocation.node_name}")
-        jobs.enqueue("agent.step_replica", queue=allocation.node.queue, replica_id=str(current.pk))
+        step_soon(current, allocation.node)
     return True
 
 

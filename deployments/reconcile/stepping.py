@@ -13,7 +13,7 @@ from common import leases
 from common.errors import DomainError
 from deployments import planning
 from deployments.choices import PLACED, ReplicaStatus
-from deployments.models import Replica
+from deployments.models import Deployment, Replica
 from deployments.reconcile.moves import count_failure, move, writing
 from engines.host import EngineHost, Seen, SpecError
 from models_registry import cache
@@ -21,7 +21,7 @@ from models_registry import cache
 S = ReplicaStatus
 PORTS = range(20_000, 32_000)  # below Linux's range for outgoing connections (32768 and up)
 PORT_ATTEMPTS = 50
-FETCH_SECONDS = 1800.0  # how long the lease lasts while weights are fetched
+LEASE_SECONDS = 15.0  # kept while a step works, however long weights take to fetch
 UNROUTE = timedelta(seconds=1)  # what gateways get to hear that a replica drains
 # A replica that drains for one of these has failed, and has been counted as failed.
 FAULTS = {
@@ -33,6 +33,20 @@ FAULTS = {
 def list_placed(node_id: UUID) -> QuerySet[Replica]:
     """The replicas that the node's agent looks after."""
     return Replica.objects.filter(node=node_id, status__in=PLACED)
+
+
+def end_with_agent(node_id: UUID, *, now: datetime) -> int:
+    """The node's agent has ended its engines and ends itself: its replicas have failed, through no
+    fault of theirs. Returns how many."""
+    rows = list(list_placed(node_id).values_list("pk", "deployment_id"))
+    for replica_id, deployment_id in rows:
+        with transaction.atomic():
+            Deployment.objects.select_for_update(no_key=True).get(pk=deployment_id)
+            replica = Replica.objects.select_for_update(no_key=True).get(pk=replica_id)
+            if replica.status in PLACED:
+                message = "The node's agent was stopped, and its engines with it."
+                move(replica, S.FAILED, now=now, reason="agent_stopped", message=message)
+    return len(rows)
 
 
 def break_leases(node_id: UUID) -> int:
@@ -70,11 +84,12 @@ def step_replica(replica_id: UUID, *, host: EngineHost, now: datetime) -> bool:
     content = rows.filter(pk=replica_id, status=S.READY, wanted=True)
     if content.exists() and host.observe(str(replica_id)) is Seen.HEALTHY:
         return False
-    replica = leases.take(rows, replica_id, now=now)
+    replica = leases.take(rows, replica_id, now=now, seconds=LEASE_SECONDS)
     if replica is None:  # ended, or someone else is at work on it
         return False
     try:
-        return _step(replica, host=host, now=now)
+        with leases.kept(replica, seconds=LEASE_SECONDS):
+            return _step(replica, host=host, now=now)
     finally:
         leases.release(replica)
 
@@ -123,7 +138,6 @@ def _launch(replica: Replica, *, host: EngineHost, now: datetime) -> tuple[str, 
     """Fetch the weights, choose a port, start the engine; or reason and message of a failure."""
     if replica.node is None or replica.allocation is None:
         return "not_placed", "The replica has lost its node or its accelerators."
-    leases.extend(replica, now=now, seconds=FETCH_SECONDS)
     try:
         root = planning.weights_folder(replica.node.name)
         folder = cache.materialize(replica.revision, root=root)

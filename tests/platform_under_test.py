@@ -43,7 +43,8 @@ class RunningPlatform:
         return done.stdout
 
     def keys(self) -> dict[str, str]:
-        return json.loads(self.manage("demo_tenants").splitlines()[-1])
+        keys: dict[str, str] = json.loads(self.manage("demo_tenants").splitlines()[-1])
+        return keys
 
     def service(self, *words: str) -> psutil.Process | None:
         """The child of `up` whose command line holds all the words."""

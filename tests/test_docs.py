@@ -1,0 +1,42 @@
+"""What the documents say of the code is checked against the code."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from chips.choices import NODE_TRANSITIONS
+from deployments.choices import REPLICA_TRANSITIONS
+from models_registry.choices import IMPORT_TRANSITIONS
+from training.choices import EVALUATION_TRANSITIONS, RUN_TRANSITIONS
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.mark.parametrize(
+    ("heading", "transitions"),
+    [
+        ("Node", NODE_TRANSITIONS),
+        ("Replica", REPLICA_TRANSITIONS),
+        ("Training run", RUN_TRANSITIONS),
+        ("Evaluation", EVALUATION_TRANSITIONS),
+        ("Import", IMPORT_TRANSITIONS),
+    ],
+)
+def test_the_drawn_states_are_those_of_the_code(
+    heading: str, transitions: dict[str, set[str]]
+) -> None:
+    text = (ROOT / "docs" / "states.md").read_text()
+    section = text.split(f"## {heading}\n")[1].split("\n## ")[0]
+    drawn = set(re.findall(r"^    (\w+) --> (\w+)", section, re.MULTILINE))
+    coded = {(str(a), str(b)) for a, onward in transitions.items() for b in onward}
+    assert drawn == coded
+
+
+def test_no_document_links_to_a_file_that_is_not_there() -> None:
+    broken = []
+    for document in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text()):
+            if not (document.parent / target).exists():
+                broken.append(f"{document.name}: {target}")
+    assert broken == []

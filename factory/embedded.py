@@ -64,7 +64,7 @@ def start_postgres(data: Path) -> None:
 
     folder, sockets = data.resolve() / "postgres", socket_folder(data)
     _make_private(data, sockets)
-    if _running(folder / "postmaster.pid", "postgres"):
+    if _answers_or_ends(_running(folder / "postmaster.pid", "postgres"), data):
         return
     user = "embedded_postgres" if os.geteuid() == 0 else None
     folder.mkdir(mode=0o700, exist_ok=True)
@@ -184,6 +184,25 @@ def _run(command: list[str], *, user: str | None = None, log: Path | None = None
         f"{Path(command[0]).name} failed ({done.returncode}): {said}\n"
         "Is another platform running on this folder? Stop it, or set FACTORY_DATA to another one."
     )
+
+
+def _answers_or_ends(process: psutil.Process | None, data: Path) -> bool:
+    """True once the server that runs answers; false if there is none, or it was about to end."""
+    import psycopg
+
+    deadline = time.monotonic() + START_SECONDS
+    while process is not None and process.is_running():
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        with contextlib.suppress(psycopg.OperationalError):
+            _ensure_database(data)
+            return True
+        if time.monotonic() > deadline:
+            raise EmbeddedServiceError(
+                f"PostgreSQL (pid {process.pid}) does not answer: see {data}/postgres/server.log"
+            )
+        time.sleep(0.1)
+    return False
 
 
 def _ensure_database(data: Path) -> None:

@@ -20,6 +20,7 @@ class Capability(models.TextChoices):
     VIEW_USAGE = "view_usage", _("see usage and statements")
     MANAGE_KEYS = "manage_keys", _("create and revoke API keys")
     MANAGE_MEMBERS = "manage_members", _("invite and remove members")
+    MANAGE_OWNERS = "manage_owners", _("make and remove owners")
     VIEW_AUDIT = "view_audit", _("read the audit log")
     OPERATE = "operate", _("operate nodes, pools and prices")
 

@@ -28,7 +28,7 @@ BY_SCOPE: dict[str, frozenset[str]] = {
     Scope.WRITE: frozenset(
         {C.VIEW, C.VIEW_USAGE, C.VIEW_AUDIT, C.DEVELOP, C.MANAGE_KEYS, C.MANAGE_MEMBERS}
     ),
-    Scope.OPERATE: frozenset({C.OPERATE}),
+    Scope.OPERATE: frozenset({C.OPERATE, C.VIEW}),
 }
 
 

@@ -1,5 +1,16 @@
 """The app's part of /api/v1/."""
 
-from django.urls import URLPattern, URLResolver
+from django.urls import URLPattern, URLResolver, path
 
-urlpatterns: list[URLPattern | URLResolver] = []
+from accounts.api import resources, schema
+
+__all__ = ["schema", "urlpatterns"]  # to import `schema` is to describe our authentication
+
+urlpatterns: list[URLPattern | URLResolver] = [
+    path("organization/", resources.OrganizationDetail.as_view()),
+    path("api-keys/", resources.ApiKeyList.as_view()),
+    path("api-keys/<uuid:key_id>/", resources.ApiKeyDetail.as_view()),
+    path("members/", resources.MemberList.as_view()),
+    path("members/<int:member_id>/", resources.MemberDetail.as_view()),
+    path("audit-events/", resources.AuditEventList.as_view()),
+]

@@ -127,7 +127,7 @@ def test_a_quota_bounds_what_one_organization_holds(pool_name: str) -> None:
 
 def test_nothing_is_placed_on_cordoned_silent_or_faulty_hardware() -> None:
     node = make_node(accelerators=[seen_cpu(0), seen_cpu(1, is_healthy=False)])
-    assert make_allocation().slots.first().accelerator.index == 0  # type: ignore[union-attr]
+    assert make_allocation().slots.first().accelerator.index == 0
     Allocation.objects.all().delete()
     services.cordon_node(node_id=node.pk, now=NOW)
     with pytest.raises(services.NothingFits):

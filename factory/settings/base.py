@@ -219,7 +219,19 @@ SPECTACULAR_SETTINGS = {
     "REDOC_DIST": "SIDECAR",
     "COMPONENT_SPLIT_REQUEST": True,
     "SCHEMA_PATH_PREFIX": r"/api/v1",
-    "ENUM_NAME_OVERRIDES": {},
+    "ENUM_NAME_OVERRIDES": {
+        "AcceleratorStatusEnum": "chips.choices.AcceleratorStatus",
+        "DeploymentStatusEnum": "deployments.choices.DeploymentStatus",
+        "EvaluationStatusEnum": "training.choices.EvaluationStatus",
+        "ImportStatusEnum": "models_registry.choices.ImportStatus",
+        "NodeStatusEnum": "chips.choices.NodeStatus",
+        "PriceItemEnum": "chips.choices.PriceItem",
+        "ReplicaStatusEnum": "deployments.choices.ReplicaStatus",
+        "RevisionKindEnum": "models_registry.choices.RevisionKind",
+        "RunStatusEnum": "training.choices.RunStatus",
+        "SourceKindEnum": "models_registry.choices.SourceKind",
+        "UsageItemEnum": "usage.choices.Item",
+    },
 }
 
 # Of one API key and of one organization, in each web process: a guard, not a budget.

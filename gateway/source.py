@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from uuid import UUID
 
-from django.db import close_old_connections
+from django.db import close_old_connections, connection
 from django.db.models import F
 from django.utils import timezone
 
@@ -16,18 +16,18 @@ class DatabaseSource:
     """Keys and routes as they are in the database now."""
 
     def load_recent_keys(self, limit: int) -> list[Key]:
-        close_old_connections()
+        _renew_connection()
         rows = ApiKey.objects.filter(revoked_at__isnull=True).select_related("organization")
         order = F("last_used_at").desc(nulls_last=True)
         return [_key(row) for row in rows.order_by(order, "-created_at")[:limit]]
 
     def load_keys(self, prefixes: Iterable[str]) -> list[Key]:
-        close_old_connections()
+        _renew_connection()
         rows = ApiKey.objects.filter(prefix__in=list(prefixes)).select_related("organization")
         return [_key(row) for row in rows]
 
     def load_routes(self) -> list[Route]:
-        close_old_connections()
+        _renew_connection()
         return [
             Route(
                 name=row.name,
@@ -39,8 +39,14 @@ class DatabaseSource:
         ]
 
     def touch_keys(self, ids: Iterable[UUID]) -> None:
-        close_old_connections()
+        _renew_connection()
         ApiKey.objects.filter(pk__in=list(ids)).update(last_used_at=timezone.now())
+
+
+def _renew_connection() -> None:
+    """These threads live long and serve no request, after which Django would look to that."""
+    if not connection.in_atomic_block:
+        close_old_connections()
 
 
 def _key(row: ApiKey) -> Key:

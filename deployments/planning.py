@@ -15,12 +15,13 @@ from common.errors import InvalidInput
 from deployments import selectors
 from deployments.models import Deployment, Replica
 from engines.host import DTYPES, ServeSpec
+from models_registry.models import Revision
+from planner import memory
 from planner.placement import AcceleratorRequest
+from planner.shapes import ModelShape
 
-# Weights as stored, a fifth more for activations and fragmentation, and the engine's own libraries
-# with a small KV cache. Measured: a 9 MB model's engine takes 0.5 GB, a 1.19 GB one's 1.7 GB.
-WEIGHTS_FACTOR = 1.2
-ENGINE_BYTES = 512 * 2**20
+# Where the files do not tell a model's shape: a fifth more than its weights, for cache and all else.
+UNKNOWN_SHAPE_FACTOR = 1.2
 DEFAULT_CONTEXT_TOKENS = 8192
 
 
@@ -92,16 +93,32 @@ def accelerator_request(deployment: Deployment) -> AcceleratorRequest:
     serving of its result, do not stand in each other's way.
     """
     whole = deployment.accelerators_per_replica
-    weights = deployment.revision.size_bytes
-    simulated = deployment.engine == "fake"
     return AcceleratorRequest(
         accelerators=whole,
         slots=0 if whole else deployment.slots_per_replica,
-        memory_bytes=None if simulated else round(weights * WEIGHTS_FACTOR) + ENGINE_BYTES,
+        memory_bytes=None if deployment.engine == "fake" else _memory_bytes(deployment),
         pool_name=deployment.pool_name or None,
         engine=deployment.engine,
         avoid_accelerators=selectors.list_training_accelerators(deployment.revision),
     )
+
+
+def _memory_bytes(deployment: Deployment) -> int:
+    """The least that one replica does with: weights, and the cache of one full context. What the
+    accelerators have beyond it, the engine fills with more sequences."""
+    revision = deployment.revision
+    shape = ModelShape.from_facts(
+        parameter_count=revision.parameter_count, dtype=revision.dtype, facts=revision.facts
+    )
+    if shape is None:
+        return round(revision.size_bytes * UNKNOWN_SHAPE_FACTOR) + memory.PROCESS_BYTES
+    context = _context_tokens(revision, ServeSettings.read(deployment.settings))
+    return memory.serving(shape, context_tokens=context, concurrency=1).total_bytes
+
+
+def _context_tokens(revision: Revision, wanted: ServeSettings) -> int:
+    limit = revision.context_length_tokens or DEFAULT_CONTEXT_TOKENS
+    return min(wanted.max_context_tokens or DEFAULT_CONTEXT_TOKENS, limit)
 
 
 def serve_spec(replica: Replica, devices: Sequence[Device], model_path: Path) -> ServeSpec:
@@ -111,12 +128,8 @@ def serve_spec(replica: Replica, devices: Sequence[Device], model_path: Path) ->
     """
     deployment = replica.deployment
     wanted = ServeSettings.read(deployment.settings)
-    revision = replica.revision
-    limit = revision.context_length_tokens or DEFAULT_CONTEXT_TOKENS
-    context = wanted.max_context_tokens or min(limit, DEFAULT_CONTEXT_TOKENS)
     cores = sorted({core for device in devices for core in device.cores})
-    memory = [device.memory_bytes for device in devices]
-    known = [each for each in memory if each is not None]
+    known = [device.memory_bytes for device in devices if device.memory_bytes is not None]
     kind = (devices[0].torch_device if devices else "") or "cpu"
     return ServeSpec(
         name=str(replica.pk),
@@ -130,10 +143,10 @@ def serve_spec(replica: Replica, devices: Sequence[Device], model_path: Path) ->
         dtype=wanted.dtype,
         threads=max(len(cores), 1),
         cores=cores,
-        max_context_tokens=min(context, limit),
+        max_context_tokens=_context_tokens(replica.revision, wanted),
         max_concurrency=wanted.max_concurrency,
         max_waiting=wanted.max_waiting,
-        memory_bytes=sum(known) if known and len(known) == len(memory) else None,
+        memory_bytes=sum(known) if known and len(known) == len(devices) else None,
         drain_seconds=wanted.drain_seconds,
         environment=_visible(devices) | (wanted.environment or {}),
     )

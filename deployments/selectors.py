@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from django.db.models import Prefetch, QuerySet
+from django.db.models import Count, Prefetch, Q, QuerySet
 
 from accounts.models import Organization
 from chips.choices import Purpose
@@ -104,7 +104,9 @@ def _target_row(target: RouteTarget, replicas: tuple[ReadyReplica, ...]) -> Targ
 def list_deployments(organization: Organization) -> QuerySet[Deployment]:
     """The organization's deployments that are not deleted, newest first."""
     rows = Deployment.objects.of(organization).filter(deleted_at__isnull=True)
-    return rows.select_related("revision__registered_model__organization").order_by("-created_at")
+    ready = Count("replicas", filter=Q(replicas__status=ReplicaStatus.READY))
+    rows = rows.annotate(ready_replicas=ready).order_by("-created_at")
+    return rows.select_related("revision__registered_model__organization")
 
 
 def get_deployment(organization: Organization, deployment_id: UUID) -> Deployment:
@@ -120,7 +122,8 @@ def get_deployment(organization: Organization, deployment_id: UUID) -> Deploymen
 def list_replicas(deployment: Deployment) -> QuerySet[Replica]:
     """All replicas that the deployment ever had, newest first."""
     rows = Replica.objects.filter(deployment=deployment)
-    return rows.select_related("node", "allocation").order_by("-created_at")
+    rows = rows.select_related("deployment", "node", "allocation").order_by("-created_at")
+    return rows.prefetch_related("allocation__slots__accelerator")
 
 
 def list_events(deployment: Deployment) -> QuerySet[ReplicaEvent]:

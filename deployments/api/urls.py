@@ -1,5 +1,14 @@
-"""The app's part of /api/v1/."""
+"""Deployments' part of /api/v1/."""
 
-from django.urls import URLPattern, URLResolver
+from django.urls import URLPattern, URLResolver, path
 
-urlpatterns: list[URLPattern | URLResolver] = []
+from deployments.api import views
+
+urlpatterns: list[URLPattern | URLResolver] = [
+    path("deployments/", views.DeploymentList.as_view()),
+    path("deployments/<uuid:deployment_id>/", views.DeploymentDetail.as_view()),
+    path("deployments/<uuid:deployment_id>/scale/", views.DeploymentScale.as_view()),
+    path("deployments/<uuid:deployment_id>/replicas/", views.ReplicaList.as_view()),
+    path("deployments/<uuid:deployment_id>/events/", views.EventList.as_view()),
+    path("routes/", views.RouteList.as_view()),
+]

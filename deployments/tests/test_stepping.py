@@ -252,23 +252,3 @@ def test_an_ended_replica_is_not_stepped(tmp_path: Path, host: FakeHost) -> None
     Replica.objects.update(status=S.FAILED)
     assert not reconcile.step_replica(replica.pk, host=host, now=NOW)
     assert host.started == []
-
-
-def test_devices_of_a_vendor_are_made_visible(tmp_path: Path) -> None:
-    from chips.selectors import Device
-
-    replica = make_replica(make_deployment(tmp_path), status=S.READY)
-    devices = [
-        Device(
-            index=index,
-            device_id=f"GPU-{index}",
-            cores=(),
-            torch_device="cuda",
-            visible_devices_variable="CUDA_VISIBLE_DEVICES",
-            memory_bytes=80 * 2**30,
-        )
-        for index in (2, 5)
-    ]
-    spec = planning.serve_spec(replica, devices, tmp_path)
-    assert spec.environment == {"CUDA_VISIBLE_DEVICES": "2,5"}
-    assert (spec.device, spec.memory_bytes) == ("cuda:0", 160 * 2**30)

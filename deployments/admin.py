@@ -1,0 +1,142 @@
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+from django.utils.translation import ngettext
+
+from accounts.audit import Actor
+from common.errors import DomainError
+from deployments import services
+from deployments.models import Deployment, Replica, ReplicaEvent, Route, RouteTarget
+
+
+class ReadOnly(admin.ModelAdmin):
+    """Rows that only the platform writes: intent is changed by actions, through the services."""
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: object | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: object | None = None) -> bool:
+        return False
+
+
+class ReadOnlyInline(admin.TabularInline):
+    extra = 0
+    can_delete = False
+
+    def has_add_permission(self, request: HttpRequest, obj: object | None = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: object | None = None) -> bool:
+        return False
+
+
+class ReplicaInline(ReadOnlyInline):
+    model = Replica
+    fields = ["status", "status_reason", "wanted", "node", "port", "pid", "ready_at", "ended_at"]
+    show_change_link = True
+
+
+class EventInline(ReadOnlyInline):
+    model = ReplicaEvent
+    fields = ["at", "kind", "message"]
+
+
+class TargetInline(ReadOnlyInline):
+    model = RouteTarget
+    fields = ["deployment", "weight"]
+
+
+@admin.register(Deployment)
+class DeploymentAdmin(ReadOnly):
+    list_display = [
+        "name",
+        "organization",
+        "revision",
+        "engine",
+        "status",
+        "desired_replicas",
+        "failures",
+        "created_at",
+    ]
+    list_filter = ["status", "engine", "organization"]
+    list_select_related = ["organization", "revision__registered_model__organization"]
+    search_fields = ["name", "organization__slug", "revision__registered_model__name", "message"]
+    date_hierarchy = "created_at"
+    actions = ["start_again", "scale_to_none", "delete_deployments"]
+    inlines = [ReplicaInline]
+
+    @admin.action(description=_("Start again after failures"))
+    def start_again(self, request: HttpRequest, rows: QuerySet[Deployment]) -> None:
+        for row in rows:
+            self._scale(request, row, row.desired_replicas)
+
+    @admin.action(description=_("Scale to no replicas"))
+    def scale_to_none(self, request: HttpRequest, rows: QuerySet[Deployment]) -> None:
+        for row in rows:
+            self._scale(request, row, 0)
+
+    @admin.action(description=_("Delete: drain and stop the replicas"))
+    def delete_deployments(self, request: HttpRequest, rows: QuerySet[Deployment]) -> None:
+        live = list(rows.filter(deleted_at__isnull=True).select_related("organization"))
+        for row in live:
+            services.delete_deployment(
+                organization=row.organization,
+                deployment_id=row.pk,
+                actor=_actor(request),
+                now=timezone.now(),
+            )
+        text = ngettext(
+            "%(count)d deployment is being deleted.",
+            "%(count)d deployments are being deleted.",
+            len(live),
+        )
+        self.message_user(request, text % {"count": len(live)})
+
+    def _scale(self, request: HttpRequest, row: Deployment, replicas: int) -> None:
+        try:
+            services.scale_deployment(
+                organization=row.organization,
+                deployment_id=row.pk,
+                replicas=replicas,
+                actor=_actor(request),
+                now=timezone.now(),
+            )
+        except DomainError as error:
+            self.message_user(request, f"{row}: {error.message}", messages.ERROR)
+
+
+def _actor(request: HttpRequest) -> Actor:
+    return Actor("user", request.user.get_username(), request.META.get("REMOTE_ADDR", ""))
+
+
+@admin.register(Replica)
+class ReplicaAdmin(ReadOnly):
+    list_display = ["__str__", "status", "status_reason", "wanted", "node", "ready_at", "ended_at"]
+    list_filter = ["status", "wanted", "node"]
+    list_select_related = ["deployment", "node"]
+    search_fields = ["deployment__name", "node__name", "message", "log_tail"]
+    date_hierarchy = "created_at"
+    inlines = [EventInline]
+
+
+@admin.register(ReplicaEvent)
+class ReplicaEventAdmin(ReadOnly):
+    list_display = ["at", "replica", "kind", "message"]
+    list_filter = ["kind"]
+    list_select_related = ["replica__deployment"]
+    search_fields = ["replica__deployment__name", "message"]
+    date_hierarchy = "at"
+
+
+@admin.register(Route)
+class RouteAdmin(ReadOnly):
+    list_display = ["name", "organization", "created_at"]
+    list_filter = ["organization"]
+    list_select_related = ["organization"]
+    search_fields = ["name", "organization__slug"]
+    inlines = [TargetInline]

@@ -66,6 +66,7 @@ def start_postgres(data: Path) -> None:
     _make_private(data, sockets)
     if _answers_or_ends(_running(folder / "postmaster.pid", "postgres"), data):
         return
+    _forget_the_dead(folder, sockets)
     user = "embedded_postgres" if os.geteuid() == 0 else None
     folder.mkdir(mode=0o700, exist_ok=True)
     if user:
@@ -203,6 +204,38 @@ def _answers_or_ends(process: psutil.Process | None, data: Path) -> bool:
             )
         time.sleep(0.1)
     return False
+
+
+def _forget_the_dead(folder: Path, sockets: Path) -> None:
+    """Remove the lock files of a killed server, if nothing of that server is left.
+
+    PostgreSQL does so itself, but takes a zombie for alive; where nobody reaps (a container
+    without an init), a killed server would keep its folder for ever. Its backends end by
+    themselves; while one lives, the folder is its own.
+    """
+    lock = folder / "postmaster.pid"
+    try:
+        process = psutil.Process(int(lock.read_text().split()[0]))
+        if process.status() != psutil.STATUS_ZOMBIE:
+            return
+    except (FileNotFoundError, IndexError, ValueError, psutil.NoSuchProcess):
+        return
+    deadline = time.monotonic() + STOP_SECONDS
+    while any(_works_in(other, folder) for other in psutil.process_iter()):
+        if time.monotonic() > deadline:
+            raise EmbeddedServiceError(
+                f"Processes of a killed PostgreSQL still work in {folder}: end them, then try again"
+            )
+        time.sleep(0.1)
+    for path in (lock, sockets / ".s.PGSQL.5432.lock", sockets / ".s.PGSQL.5432"):
+        path.unlink(missing_ok=True)
+
+
+def _works_in(process: psutil.Process, folder: Path) -> bool:
+    try:
+        return process.cwd() == str(folder)
+    except psutil.Error:
+        return False
 
 
 def _ensure_database(data: Path) -> None:

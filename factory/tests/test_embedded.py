@@ -99,7 +99,7 @@ def _run_as_nobody(data: Path, writer: int) -> None:
         os.setuid(NOBODY)
         embedded.start(data)
         with psycopg.connect(embedded.database_url(data)) as connection:
-            (answer,) = connection.execute("SELECT 42").fetchone()
+            answer = connection.execute("SELECT 42").fetchone()[0]
         embedded.stop(data)
         os.write(writer, f"{os.getuid()} {answer}".encode())
         code = 0

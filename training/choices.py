@@ -54,3 +54,4 @@ EVALUATION_TRANSITIONS: dict[str, set[str]] = {
     E.FAILED: set(),
     E.CANCELLED: set(),
 }
+EVALUATION_OVER = {status for status, onward in EVALUATION_TRANSITIONS.items() if not onward}

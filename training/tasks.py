@@ -3,12 +3,13 @@
 from uuid import UUID
 
 from celery import shared_task
+from django.db.models import Q
 from django.utils import timezone
 
 from common import jobs, leases, locks
-from training import reconcile
-from training.choices import HOLDING, RunStatus
-from training.models import TrainingRun
+from training import evaluate, reconcile
+from training.choices import EVALUATION_OVER, HOLDING, RunStatus
+from training.models import Evaluation, TrainingRun
 
 PLACED_A_SWEEP = 100
 STEP_EXPIRES_SECONDS = 10.0
@@ -21,11 +22,18 @@ def sweep(**_: object) -> None:
         if not mine:
             return
         _sweep_runs()
+        _sweep_evaluations()
 
 
 @shared_task(name="training.place_run", throws=(leases.LeaseLost,))
 def place_run(*, run_id: str, **_: object) -> None:
     reconcile.place_run(UUID(run_id), now=timezone.now())
+
+
+@shared_task(name="training.evaluate_step", throws=(leases.LeaseLost,))
+def evaluate_step(*, evaluation_id: str, **_: object) -> None:
+    if evaluate.step_evaluation(UUID(evaluation_id), now=timezone.now()):
+        jobs.enqueue("training.evaluate_step", evaluation_id=evaluation_id)
 
 
 def _sweep_runs() -> None:
@@ -44,3 +52,15 @@ def _sweep_runs() -> None:
                 expires_seconds=STEP_EXPIRES_SECONDS,
                 run_id=str(run.pk),
             )
+
+
+def _sweep_evaluations() -> None:
+    now = timezone.now()
+    free = Q(leased_until__isnull=True) | Q(leased_until__lt=now)
+    due = Evaluation.objects.filter(free).exclude(status__in=EVALUATION_OVER)
+    for evaluation_id in due.values_list("pk", flat=True):
+        jobs.enqueue(
+            "training.evaluate_step",
+            expires_seconds=STEP_EXPIRES_SECONDS,
+            evaluation_id=str(evaluation_id),
+        )

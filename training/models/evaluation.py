@@ -30,6 +30,9 @@ class Evaluation(Identified, OfOrganization, HasStatus, Leased):
     answers_done = models.PositiveIntegerField(default=0)
     # {"<model name>": {"exact_match": 0.93, "valid_json": 1.0, "fields": {"intent": 0.99}, ...}}
     results = models.JSONField(default=dict, blank=True)
+    waiting_since = models.DateTimeField(
+        null=True, blank=True, help_text="Since when no model could answer."
+    )
     created_at = models.DateTimeField()
     ended_at = models.DateTimeField(null=True, blank=True)
 

@@ -6,14 +6,22 @@ from training.services.datasets import (
     create_dataset,
     upload_version,
 )
+from training.services.evaluations import (
+    EvaluationIsOver,
+    cancel_evaluation,
+    create_evaluation,
+)
 from training.services.runs import RunIsOver, cancel_training_run, create_training_run
 
 __all__ = [
     "DatasetInvalid",
     "DatasetNameTaken",
+    "EvaluationIsOver",
     "RunIsOver",
+    "cancel_evaluation",
     "cancel_training_run",
     "create_dataset",
+    "create_evaluation",
     "create_training_run",
     "upload_version",
 ]

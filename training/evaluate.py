@@ -1,0 +1,274 @@
+"""Carrying out evaluations: a slice of questions at a time, each answered line written once."""
+
+import itertools
+import logging
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+
+from accounts import services as accounts
+from accounts.choices import Scope
+from common import leases
+from models_registry import storage
+from models_registry.models import EvaluationResult, Revision
+from training import asking, chat_lines, scoring
+from training.asking import Outcome, Question, Reply, Wait
+from training.choices import EVALUATION_OVER, EvaluationStatus
+from training.models import Evaluation, EvaluationAnswer
+from training.scoring import Score
+
+logger = logging.getLogger(__name__)
+
+E = EvaluationStatus
+LEASE_SECONDS = 20.0
+SLICE_SECONDS = 10.0
+PAUSE_SECONDS = 5.0
+ROUND = 128  # questions between two writes
+KEY_LIFE = timedelta(minutes=15)
+# How long to wait for a model that cannot answer, since it last did. A route that is not there may
+# be about to be; a replica may have to be placed first and load its weights.
+WAIT = timedelta(minutes=30)
+WAIT_FOR_ROUTE = timedelta(minutes=1)
+
+
+def step_evaluation(evaluation_id: UUID, *, now: datetime) -> bool:
+    """Ten seconds of work on an evaluation; true if another step should follow at once."""
+    rows = Evaluation.objects.exclude(status__in=EVALUATION_OVER)
+    evaluation = leases.take(rows, evaluation_id, now=now, seconds=LEASE_SECONDS)
+    if evaluation is None:
+        return False
+    with leases.kept(evaluation, seconds=LEASE_SECONDS):
+        if evaluation.cancel_requested_at is not None:
+            with leases.finish(evaluation) as current:
+                _end(current, E.CANCELLED, "cancelled", "", now=now)
+            return False
+        if evaluation.status == E.PENDING:
+            return _begin(evaluation, now=now)
+        waits = _ask_for_a_while(evaluation, now=now)
+        left = next(_questions(evaluation), None)
+        if left is None:
+            _conclude(evaluation, now=now)
+            return False
+        with leases.finish(evaluation) as current:
+            goes_on = _note(current, waits, now=now)
+    if waits:  # a lease that nobody works under: the pause before the model is asked again
+        leases.take(rows, evaluation.pk, now=now, seconds=PAUSE_SECONDS)
+    return goes_on
+
+
+def _begin(evaluation: Evaluation, *, now: datetime) -> bool:
+    total = evaluation.split.examples
+    if evaluation.limit is not None:
+        total = min(total, evaluation.limit)
+    with leases.finish(evaluation) as current:
+        current.examples_total = total
+        current.save(update_fields=["examples_total"])
+        current.transition(E.RUNNING, now=now, reason="began")
+    return True
+
+
+def _ask_for_a_while(evaluation: Evaluation, *, now: datetime) -> dict[str, Wait]:
+    """Put questions until the slice is over or all are answered; by model, why it cannot."""
+    waits: dict[str, Wait] = {}
+    questions = _questions(evaluation)
+    first = list(itertools.islice(questions, ROUND))
+    if not first:
+        return waits
+    key = accounts.issue_api_key(
+        organization=evaluation.organization,
+        name=f"evaluation {evaluation.name}"[:80],
+        scopes=[Scope.INFERENCE],
+        allowed_models=evaluation.model_names,
+        expires_at=now + KEY_LIFE,
+        is_internal=True,
+        now=now,
+    )
+    until = time.monotonic() + SLICE_SECONDS
+    try:
+        batch = first
+        while batch and time.monotonic() < until:
+            asked = [question for question in batch if question.model_name not in waits]
+            outcome = asking.ask(
+                asked,
+                base_url=settings.FACTORY_BASE_URL,
+                secret=key.secret,
+                max_tokens=evaluation.max_tokens,
+                seconds=until - time.monotonic(),
+            )
+            waits |= outcome.waits
+            _store(evaluation, outcome)
+            if len(waits) == len(evaluation.model_names):
+                break
+            batch = list(itertools.islice(questions, ROUND))
+    finally:
+        accounts.revoke_api_key(organization=evaluation.organization, key_id=key.row.pk, now=now)
+    return waits
+
+
+def _questions(evaluation: Evaluation) -> Iterator[Question]:
+    """What is not answered yet, line by line, every model in turn."""
+    answered = set(
+        EvaluationAnswer.objects.filter(evaluation=evaluation).values_list("model_name", "line")
+    )
+    with storage.open_blob(evaluation.split.blob_id) as file:
+        numbered = ((number, raw) for number, raw in enumerate(file, start=1) if raw.strip())
+        for number, raw in itertools.islice(numbered, evaluation.limit):
+            open_models = [
+                name for name in evaluation.model_names if (name, number) not in answered
+            ]
+            if open_models:
+                line = chat_lines.parse(raw)
+                messages = tuple(line.prompt)
+                for name in open_models:
+                    yield Question(name, number, messages, line.answer)
+
+
+def _store(evaluation: Evaluation, outcome: Outcome) -> None:
+    known = _known_revisions(evaluation, outcome.replies)
+    EvaluationAnswer.objects.bulk_create(
+        (_answer(evaluation, reply, known) for reply in outcome.replies), ignore_conflicts=True
+    )
+
+
+def _known_revisions(evaluation: Evaluation, replies: Sequence[Reply]) -> dict[str, Revision]:
+    ids = {reply.revision_id for reply in replies if _is_id(reply.revision_id)}
+    rows = Revision.objects.of(evaluation.organization).filter(pk__in=ids)
+    return {str(row.pk): row for row in rows}
+
+
+def _answer(
+    evaluation: Evaluation, reply: Reply, revisions: dict[str, Revision]
+) -> EvaluationAnswer:
+    question = reply.question
+    scored = scoring.score(question.expected, reply.text)
+    return EvaluationAnswer(
+        evaluation=evaluation,
+        model_name=question.model_name,
+        revision=revisions.get(reply.revision_id),
+        line=question.line,
+        prompt=question.messages[-1]["content"],
+        expected=question.expected,
+        answer=reply.text,
+        is_exact=scored.is_exact and not reply.error,
+        fields=scored.fields,
+        error=reply.error,
+        prompt_tokens=reply.prompt_tokens,
+        completion_tokens=reply.completion_tokens,
+    )
+
+
+def _note(evaluation: Evaluation, waits: dict[str, Wait], *, now: datetime) -> bool:
+    """Progress so far; true to go on at once, false to come back later or never."""
+    done = EvaluationAnswer.objects.filter(evaluation=evaluation).count()
+    moved = done > evaluation.answers_done
+    evaluation.answers_done = done
+    evaluation.results = _results(evaluation)
+    evaluation.status_reason = evaluation.message = ""
+    if moved or not waits:
+        evaluation.waiting_since = None
+    if waits:
+        name, wait = next(iter(waits.items()))
+        missing = wait.status == 404
+        evaluation.waiting_since = evaluation.waiting_since or now
+        evaluation.status_reason = "model_not_found" if missing else "model_not_ready"
+        evaluation.message = f"{name}: {wait.message}"
+        limit = WAIT_FOR_ROUTE if missing else WAIT
+        if now - evaluation.waiting_since > limit:
+            _save(evaluation)
+            _end(evaluation, E.FAILED, evaluation.status_reason, evaluation.message, now=now)
+            return False
+    _save(evaluation)
+    return moved and not waits
+
+
+def _conclude(evaluation: Evaluation, *, now: datetime) -> None:
+    with leases.finish(evaluation) as current:
+        current.answers_done = EvaluationAnswer.objects.filter(evaluation=current).count()
+        current.results = _results(current)
+        current.waiting_since = None
+        revisions = _revisions(current)
+        current.revision_ids = {name: str(pk) for name, pk in revisions.items()}
+        _save(current)
+        if all(each["errors"] == each["examples"] for each in current.results.values()):
+            message = "No model gave an answer; see the errors of single answers."
+            _end(current, E.FAILED, "no_answers", message, now=now)
+            return
+        for name, revision_id in revisions.items():
+            _keep_result(current, revision_id, current.results[name], now=now)
+        _end(current, E.SUCCEEDED, "answered", "", now=now)
+
+
+def _keep_result(
+    evaluation: Evaluation, revision_id: UUID, result: dict[str, Any], *, now: datetime
+) -> None:
+    metrics = {"exact_match": result["exact_match"]}
+    if result["valid_json"] is not None:
+        metrics["valid_json"] = result["valid_json"]
+    metrics |= {f"field.{name}": share for name, share in result["fields"].items()}
+    EvaluationResult.objects.update_or_create(
+        revision_id=revision_id,
+        evaluation_id=evaluation.pk,
+        split=evaluation.split.name,
+        defaults={
+            "dataset_name": str(evaluation.split.version),
+            "examples": result["examples"],
+            "metrics": metrics,
+            "created_at": now,
+        },
+    )
+
+
+def _results(evaluation: Evaluation) -> dict[str, Any]:
+    """By model, over what is answered so far. An answer that never came counts as wrong."""
+    scores: dict[str, list[Score]] = {name: [] for name in evaluation.model_names}
+    errors: Counter[str] = Counter()
+    tokens: Counter[str] = Counter()
+    rows = EvaluationAnswer.objects.filter(evaluation=evaluation)
+    for row in rows.iterator(chunk_size=2000):
+        scores[row.model_name].append(scoring.score(row.expected, "" if row.error else row.answer))
+        errors[row.model_name] += bool(row.error)
+        tokens[row.model_name] += row.completion_tokens
+    return {
+        name: scoring.summarize(each) | {"errors": errors[name], "completion_tokens": tokens[name]}
+        for name, each in scores.items()
+    }
+
+
+def _revisions(evaluation: Evaluation) -> dict[str, UUID]:
+    """The revision behind each model; none for one that changed hands meanwhile."""
+    rows = EvaluationAnswer.objects.filter(evaluation=evaluation, revision__isnull=False)
+    seen: dict[str, set[UUID]] = {}
+    for name, revision_id in rows.order_by().values_list("model_name", "revision").distinct():
+        seen.setdefault(name, set()).add(revision_id)
+    return {name: ids.pop() for name, ids in seen.items() if len(ids) == 1}
+
+
+def _save(evaluation: Evaluation) -> None:
+    evaluation.save(
+        update_fields=[
+            "answers_done",
+            "results",
+            "revision_ids",
+            "status_reason",
+            "message",
+            "waiting_since",
+        ]
+    )
+
+
+def _end(evaluation: Evaluation, status: E, reason: str, message: str, *, now: datetime) -> None:
+    evaluation.ended_at = now
+    evaluation.save(update_fields=["ended_at"])
+    evaluation.transition(status, now=now, reason=reason, message=message)
+
+
+def _is_id(text: str) -> bool:
+    try:
+        return bool(UUID(text))
+    except ValueError:
+        return False

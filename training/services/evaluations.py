@@ -1,0 +1,141 @@
+"""Evaluations: which served models, on which split; the answers follow by themselves."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+from django.db import transaction
+
+from accounts import audit
+from accounts.models import Organization
+from common import jobs
+from common.errors import DomainError, InvalidInput, NotFound
+from training.choices import EVALUATION_OVER
+from training.models import DatasetSplit, Evaluation
+from training.services.datasets import check_name
+
+MAX_MODELS = 8
+MAX_TOKENS = 32_768
+NAME_CHARACTERS = 200
+
+
+class EvaluationIsOver(DomainError):
+    code = "evaluation_is_over"
+
+
+def create_evaluation(
+    *,
+    organization: Organization,
+    name: str,
+    dataset_version_id: UUID,
+    split: str,
+    model_names: Sequence[str],
+    limit: int | None = None,
+    max_tokens: int = 128,
+    actor: audit.Actor = audit.SYSTEM,
+    now: datetime,
+) -> Evaluation:
+    """Want models compared, the baseline first, by the names that clients call them by.
+
+    A model that is not ready yet is waited for. Raises InvalidInput with the field at fault,
+    NotFound for a dataset that the organization may not see.
+    """
+    check_name(name)
+    row = _find_split(organization, dataset_version_id, split)
+    _check_models(model_names)
+    if limit is not None and limit < 1:
+        raise InvalidInput("No examples at all.", field="limit", remedy="Give 1 or more.")
+    if not 1 <= max_tokens <= MAX_TOKENS:
+        raise InvalidInput(
+            f"{max_tokens} tokens cannot be asked for.",
+            field="max_tokens",
+            remedy=f"Give 1 to {MAX_TOKENS}.",
+        )
+    with transaction.atomic():
+        evaluation = Evaluation.objects.create(
+            organization=organization,
+            name=name,
+            split=row,
+            model_names=list(model_names),
+            limit=limit,
+            max_tokens=max_tokens,
+            examples_total=min(row.examples, limit or row.examples),
+            status_changed_at=now,
+            created_at=now,
+        )
+        audit.record(
+            organization=organization,
+            actor=actor,
+            action="evaluation.create",
+            object_id=evaluation.pk,
+            object_name=name,
+            after={"split": str(row), "model_names": list(model_names)},
+            now=now,
+        )
+        jobs.enqueue("training.evaluate_step", evaluation_id=str(evaluation.pk))
+    return evaluation
+
+
+@transaction.atomic
+def cancel_evaluation(
+    *,
+    organization: Organization,
+    evaluation_id: UUID,
+    actor: audit.Actor = audit.SYSTEM,
+    now: datetime,
+) -> Evaluation:
+    """Ask no more; what was answered stays. Raises NotFound, EvaluationIsOver."""
+    rows = Evaluation.objects.of(organization).select_for_update(no_key=True)
+    evaluation = rows.filter(pk=evaluation_id).first()
+    if evaluation is None:
+        raise NotFound("No such evaluation.")
+    if evaluation.cancel_requested_at is not None:
+        return evaluation
+    if evaluation.status in EVALUATION_OVER:
+        raise EvaluationIsOver(
+            f"{evaluation} is over: its status is {evaluation.get_status_display().lower()}."
+        )
+    evaluation.cancel_requested_at = now
+    evaluation.save(update_fields=["cancel_requested_at"])
+    audit.record(
+        organization=organization,
+        actor=actor,
+        action="evaluation.cancel",
+        object_id=evaluation.pk,
+        object_name=evaluation.name,
+        now=now,
+    )
+    jobs.enqueue("training.evaluate_step", evaluation_id=str(evaluation.pk))
+    return evaluation
+
+
+def _find_split(organization: Organization, version_id: UUID, name: str) -> DatasetSplit:
+    rows = DatasetSplit.objects.filter(
+        version=version_id, version__dataset__organization=organization
+    )
+    splits = {row.name: row for row in rows}
+    if not splits:
+        raise NotFound("No such dataset version.", field="dataset_version_id")
+    if name not in splits:
+        raise InvalidInput(
+            f"The version has no split {name!r}.",
+            field="split",
+            remedy=f"Use one of {', '.join(splits)}.",
+        )
+    return splits[name]
+
+
+def _check_models(names: Sequence[str]) -> None:
+    if not 1 <= len(names) <= MAX_MODELS or len(set(names)) != len(names):
+        raise InvalidInput(
+            "An evaluation compares different models.",
+            field="model_names",
+            remedy=f"Name 1 to {MAX_MODELS} models, each once, the baseline first.",
+        )
+    for name in names:
+        if not name.strip() or len(name) > NAME_CHARACTERS or "\0" in name:
+            raise InvalidInput(
+                f"{name!r} cannot be a model's name.",
+                field="model_names",
+                remedy="Give the names that clients send as `model`.",
+            )

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from typing import Any
 from uuid import UUID
 
 from django.db.models import Case, Count, F, IntegerField, Q, QuerySet, Sum, Value, When
@@ -81,10 +82,10 @@ def cores_of_slots(cores: Iterable[int], *, slots: Iterable[int], of: int) -> tu
     return tuple(sorted(chosen))
 
 
-def list_held_slots(accelerators: Iterable[UUID]) -> dict[UUID, set[int]]:
-    """The slots held now, by accelerator; one query."""
+def list_held_slots(nodes: QuerySet[Any, Any]) -> dict[UUID, set[int]]:
+    """The slots held now on some nodes (a query for their ids), by accelerator; one query."""
     held: dict[UUID, set[int]] = {}
-    rows = AllocatedSlot.objects.filter(accelerator__in=accelerators, released_at__isnull=True)
+    rows = AllocatedSlot.objects.filter(accelerator__node__in=nodes, released_at__isnull=True)
     for owner, slot in rows.values_list("accelerator_id", "slot").order_by():
         held.setdefault(owner, set()).add(slot)
     return held

@@ -20,11 +20,11 @@ class Filter(enum.StrEnum):
     EMPTY = "empty"
     NOT_READY = "not_ready"
     CORDONED = "cordoned"
-    UNHEALTHY = "unhealthy"
     TORCH_DEVICE = "torch_device"
     ENGINE = "engine"
     MEMORY = "memory"
     TOO_FEW = "too_few"
+    UNHEALTHY = "unhealthy"
     QUOTA = "quota"
     BUSY = "busy"
 
@@ -154,15 +154,11 @@ class Refusal:
 @dataclass
 class _Search:
     request: AcceleratorRequest
-    best: tuple[tuple[object, ...], Placement] | None = None
+    best: tuple[tuple[int, float, float, int, str, int], Placement] | None = None
     reasons: list[Reason] = field(default_factory=list)
 
     def refuse(self, name: Filter, message: str, *, pool: str, node: str = "") -> None:
         self.reasons.append(Reason(pool_name=pool, filter=name, message=message, node_name=node))
-
-    def offer(self, score: tuple[object, ...], placement: Placement) -> None:
-        if self.best is None or score < self.best[0]:
-            self.best = (score, placement)
 
 
 def place(
@@ -251,16 +247,17 @@ def _try_group(
         )
     if request.engine is not None and request.engine not in first.engines:
         return Filter.ENGINE, f"{where} does not run the engine {request.engine}"
-    healthy = [each for each in group if each.is_healthy]
-    if not healthy:
-        return Filter.UNHEALTHY, f"{where} is unhealthy"
+    able = group
     if request.memory_bytes is not None:
-        healthy = [each for each in healthy if _has_memory(each, request)]
-        if not healthy:
+        able = [each for each in able if _has_memory(each, request)]
+        if not able:
             return Filter.MEMORY, f"{where} has less memory than the {_need(request)} needed"
-    able = [each for each in healthy if each.slots >= request.slots]
+    able = [each for each in able if each.slots >= request.slots]
     if not able or len(able) < request.accelerators:
         return Filter.TOO_FEW, f"{where}: {_offer(able)}, {_wish(request)} wanted"
+    able = [each for each in able if each.is_healthy]
+    if not able or len(able) < request.accelerators:
+        return Filter.UNHEALTHY, f"{where}: {_offer(able)} and are healthy"
     return _take(search, pool, node, able, where)
 
 
@@ -287,26 +284,24 @@ def _take(
     else:
         slots = [(chosen[0].id, slot) for slot in sorted(chosen[0].free_slots)[: request.slots]]
     share = _share(request, chosen[0])
-    # On what this leaves free: first of the accelerator itself, then of the node.
-    left_here = sum(Fraction(len(each.free_slots), each.slots) for each in chosen) - share
-    left_there = sum(Fraction(len(each.free_slots), each.slots) for each in node.accelerators)
-    score = (
-        avoided,
-        left_here,
-        left_there,
-        chosen[0].memory_bytes or 0,
-        node.name,
-        chosen[0].index,
+    # By what this leaves free: first of the accelerators chosen, then of the node.
+    left_here = sum(len(each.free_slots) / each.slots for each in chosen) - float(share)
+    left_there = round(sum(len(each.free_slots) / each.slots for each in node.accelerators), 6)
+    memory_bytes = chosen[0].memory_bytes or 0
+    score = (avoided, round(left_here, 6), left_there, memory_bytes, node.name, chosen[0].index)
+    if search.best is not None and search.best[0] <= score:
+        return None
+    search.best = (
+        score,
+        Placement(
+            node_id=node.id,
+            node_name=node.name,
+            pool_name=pool.name,
+            type_slug=able[0].type_slug,
+            slots=tuple(slots),
+            share=share,
+        ),
     )
-    placement = Placement(
-        node_id=node.id,
-        node_name=node.name,
-        pool_name=pool.name,
-        type_slug=able[0].type_slug,
-        slots=tuple(slots),
-        share=share,
-    )
-    search.offer(score, placement)
     return None
 
 

@@ -116,7 +116,7 @@ def _choose(
     held = selectors.get_held_shares(organization) if quotas else {}
     rows = list(selectors.list_pools(organization))
     pools = planning.candidate_pools(rows, quotas=quotas, held=held)
-    nodes = Node.objects.select_related("pool").filter(pool__in=rows)
+    nodes = Node.objects.filter(pool__in=rows)
     if exact:
         _lock(nodes.values_list("pk", flat=True))
     answer = placement.place(request, pools=pools, nodes=planning.candidate_nodes(nodes))

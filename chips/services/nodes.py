@@ -153,7 +153,7 @@ def _age(node: Node, *, now: datetime) -> bool:
 def _take_in(
     node: Node, seen: Iterable[SeenAccelerator], facts: Mapping[str, Any], *, now: datetime
 ) -> None:
-    types = list(AcceleratorType.objects.all())
+    types = list(AcceleratorType.objects.only("slug", "vendor", "name_match", "slots"))
     known, unknown = [], []
     for each in seen:
         found = find_type(types, vendor=each.vendor, name=each.name)

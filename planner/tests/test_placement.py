@@ -1,3 +1,4 @@
+import dataclasses
 import random
 from fractions import Fraction
 
@@ -134,6 +135,16 @@ def test_the_refusing_filter_is_named(
         ("default", expected)
     ]
     assert refusal.reasons[0].message
+
+
+def test_a_gang_short_of_a_healthy_member_may_wait_for_it() -> None:
+    node = make_node()
+    broken = dataclasses.replace(node.accelerators[1], is_healthy=False)
+    node = dataclasses.replace(node, accelerators=(node.accelerators[0], broken))
+    refusal = refused(AcceleratorRequest(accelerators=2), node)
+    assert [reason.filter for reason in refusal.reasons] == [Filter.UNHEALTHY]
+    assert refusal.is_passing
+    assert placed(ONE, node).slots == ((accelerator_id(0, 0), 0),)
 
 
 def test_a_pool_asked_for_is_the_only_one_looked_into() -> None:

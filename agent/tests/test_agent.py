@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import httpx
 import psutil
@@ -22,7 +23,6 @@ from deployments import planning, services, tasks
 from deployments.choices import DeploymentStatus, ReplicaStatus
 from deployments.models import Deployment, Replica
 from deployments.tests.make import make_deployment
-from factory import embedded
 
 pytestmark = [pytest.mark.processes, pytest.mark.django_db(transaction=True)]
 S = ReplicaStatus
@@ -63,11 +63,11 @@ class RunningAgent:
             time.sleep(0.1)
 
     def _environment(self) -> dict[str, str]:
-        given = os.environ.get("DATABASE_URL")
-        name = connection.settings_dict["NAME"]
-        url = embedded.database_url(Path(settings.FACTORY_DATA), name=name)
-        if given:
-            url = given.rpartition("/")[0] + f"/{name}"
+        there = {
+            key: quote(str(value), safe="/") for key, value in connection.settings_dict.items()
+        }
+        login = f"{there['USER']}:{there['PASSWORD']}@:{there['PORT']}"
+        url = f"postgresql://{login}/{there['NAME']}?host={there['HOST']}"
         return {
             "DJANGO_SETTINGS_MODULE": "factory.settings.dev",
             "DATABASE_URL": url,

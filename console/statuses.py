@@ -58,8 +58,35 @@ LOOKS: dict[str, Look] = {
     "deleted": Look("", "trash", _("Deleted")),
     "idle": Look("", "dot", _("Idle")),
     "draft": Look("", "dot", _("Draft")),
+    "gone": Look("bad", "cross", _("Gone")),
     "open": Look("", "clock", _("Open")),
     "sealed": Look("good", "check", _("Sealed")),
+}
+
+# The kinds of events that agents and reconcilers write; others are shown as they are written.
+EVENT_WORDS: dict[str, str | Promise] = {
+    "created": _("Created"),
+    "placed": _("Placed"),
+    "waiting": _("Waiting"),
+    "starting": _("Starting"),
+    "started": _("Started"),
+    "ready": _("Ready"),
+    "resumed": _("Resumed"),
+    "checkpoint": _("Checkpoint"),
+    "draining": _("Draining"),
+    "stopping": _("Stopping"),
+    "stopped": _("Stopped"),
+    "failed": _("Failed"),
+    "yielded": _("Yielded"),
+    "restarted": _("Restarted"),
+    "cancelled": _("Stopped by a person"),
+    "cancel_requested": _("Stop was asked for"),
+    "evaluated": _("Evaluated"),
+    "published": _("Published"),
+    "publishing": _("Publishing"),
+    "succeeded": _("Succeeded"),
+    "finished": _("Finished"),
+    "running": _("Running"),
 }
 
 

@@ -23,4 +23,9 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("admin/", admin.site.urls),
     path("accounts/", include("allauth.urls")),
     path("api/v1/", include((api, "api"))),
+    path("", include("console.urls")),
 ]
+
+handler403 = "console.views.errors.not_allowed"
+handler404 = "console.views.errors.not_found"
+handler500 = "console.views.errors.server_error"

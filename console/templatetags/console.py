@@ -1,5 +1,6 @@
 """Tags and filters that every page shares."""
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from decimal import Decimal
 
@@ -10,8 +11,11 @@ from django.templatetags.static import static
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString, mark_safe
+from django.utils.translation import gettext
 
+from chips.choices import Purpose
 from console import formats, markdown, statuses
+from training.models import DatasetSplit, TrainingRun
 
 register = template.Library()
 
@@ -101,3 +105,54 @@ def percent(value: float | None, digits: int = 1) -> str:
 def safe_markdown(text: str) -> SafeString:
     """Markdown as HTML with everything but plain text markup taken out."""
     return mark_safe(markdown.render(text))  # noqa: S308 - cleaned by nh3 in render
+
+
+@register.simple_tag(takes_context=True)
+def live(context: Context) -> SafeString:
+    """Attributes of a part that asks for itself again, at the pace the view set."""
+    request: HttpRequest = context["request"]
+    return format_html(
+        'id="live" hx-get="{}" hx-trigger="poll" hx-swap="outerHTML" data-poll-seconds="{}"',
+        request.get_full_path(),
+        context.get("poll_seconds", 15),
+    )
+
+
+@register.filter
+def time_left(seconds: float | None) -> str:
+    """`3 min 2 s left`; nothing where it is not known."""
+    if seconds is None:
+        return ""
+    return gettext("%(left)s left") % {"left": formats.duration(seconds)}
+
+
+@register.filter
+def token_sum(splits: Iterable[DatasetSplit]) -> int | None:
+    """The tokens of all splits; None where none was counted."""
+    known = [split.token_count for split in splits if split.token_count is not None]
+    return sum(known) if known else None
+
+
+@register.filter
+def run_seconds(run: TrainingRun) -> float | None:
+    """From start to end."""
+    if run.started_at is None or run.ended_at is None:
+        return None
+    return (run.ended_at - run.started_at).total_seconds()
+
+
+@register.filter
+def event_word(kind: str) -> str:
+    """What happened, in the reader's language where we know the word."""
+    return str(statuses.EVENT_WORDS.get(kind, kind.replace("_", " ").capitalize()))
+
+
+@register.filter
+def purpose_word(purpose: str) -> str:
+    return str(dict(Purpose.choices).get(purpose, purpose or "–"))
+
+
+@register.filter
+def element_id(value: object, kind: str) -> str:
+    """The id of an element of its kind: `dialog-<value>`, `chart-<value>`."""
+    return f"{kind}-{value}"

@@ -6,10 +6,15 @@
   const due = new WeakMap();
   const offline = document.getElementById("offline");
 
-  const busy = (part) =>
-    part.querySelector("dialog[open]") !== null ||
-    (part.contains(document.activeElement) &&
-      document.activeElement.matches("input, select, textarea"));
+  const busy = (part) => {
+    const chosen = document.getSelection();
+    return (
+      part.querySelector("dialog[open]") !== null ||
+      (part.contains(document.activeElement) &&
+        document.activeElement.matches("input, select, textarea")) ||
+      (!chosen.isCollapsed && part.contains(chosen.anchorNode))
+    );
+  };
 
   const look = (atOnce) => {
     if (document.visibilityState !== "visible") return;
@@ -26,6 +31,23 @@
 
   window.setInterval(() => look(false), 500);
   document.addEventListener("visibilitychange", () => look(true));
+
+  // Whoever goes by keyboard keeps the place: the same link or button of the new part has focus.
+  const focusable = "a[href], button, summary, [tabindex]";
+  let place = -1;
+  document.body.addEventListener("htmx:beforeSwap", (event) => {
+    const part = event.detail.target;
+    place = part.contains(document.activeElement)
+      ? [...part.querySelectorAll(focusable)].indexOf(document.activeElement)
+      : -1;
+  });
+  document.body.addEventListener("htmx:afterSettle", (event) => {
+    if (place < 0) return;
+    const part = document.getElementById(event.detail.target.id) || event.detail.elt;
+    const same = part.querySelectorAll(focusable)[place];
+    if (same) same.focus({ preventScroll: true });
+    place = -1;
+  });
 
   const lost = (yes) => { if (offline) offline.hidden = !yes; };
   document.body.addEventListener("htmx:sendError", () => lost(true));

@@ -1,0 +1,327 @@
+"""What people type into the console. Rules that matter are the services'; these help to type."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from django import forms
+from django.core.files.uploadedfile import UploadedFile
+from django.utils.functional import Promise
+from django.utils.translation import gettext_lazy as _
+
+from accounts.choices import Role, Scope
+from accounts.models import User
+from models_registry.choices import SourceKind, Visibility
+from training.choices import Tuning
+
+Choices = Sequence[tuple[str, str | Promise]]
+
+
+class ImportForm(forms.Form):
+    name = forms.CharField(
+        label=_("Name"),
+        max_length=96,
+        help_text=_("What the model is called here: letters, digits, dots, hyphens, underscores."),
+    )
+    source_kind = forms.ChoiceField(
+        label=_("Comes from"),
+        choices=[one for one in SourceKind.choices if one[0] != SourceKind.TRAINING_RUN],
+        widget=forms.RadioSelect,
+        initial=SourceKind.HUGGING_FACE,
+    )
+    source = forms.CharField(
+        label=_("Source"),
+        max_length=300,
+        help_text=_("A repository such as Qwen/Qwen3-0.6B, or a folder on the server."),
+    )
+    source_revision = forms.CharField(
+        label=_("Revision of the source"),
+        max_length=100,
+        required=False,
+        help_text=_("A branch, tag or commit. Empty: the newest."),
+    )
+    visibility = forms.ChoiceField(
+        label=_("Who may use it"), choices=Visibility.choices, initial=Visibility.PRIVATE
+    )
+    licence = forms.CharField(
+        label=_("Licence"),
+        max_length=80,
+        required=False,
+        help_text=_("As its owners write it, such as apache-2.0."),
+    )
+
+
+class AliasForm(forms.Form):
+    alias = forms.SlugField(label=_("Alias"), max_length=40, initial="champion")
+
+
+class MemberForm(forms.Form):
+    person = forms.CharField(
+        label=_("User name or e-mail address"),
+        max_length=150,
+        help_text=_("Of somebody who has an account here; operators make accounts."),
+    )
+    role = forms.ChoiceField(label=_("Role"))
+
+    def __init__(self, *args: Any, roles: Sequence[str], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["role"].choices = [  # type: ignore[attr-defined]
+            one for one in Role.choices if one[0] in roles
+        ]
+        self.initial.setdefault("role", Role.DEVELOPER)
+
+    def clean_person(self) -> User:
+        name = self.cleaned_data["person"].strip()
+        found = User.objects.filter(username=name).first()
+        found = found or User.objects.filter(email__iexact=name).first()
+        if found is None:
+            raise forms.ValidationError(
+                _("Nobody has this name here. Ask an operator to make the account first.")
+            )
+        return found
+
+
+class KeyForm(forms.Form):
+    name = forms.CharField(
+        label=_("Name"), max_length=80, help_text=_("What it is for, such as nightly-report.")
+    )
+    scopes = forms.MultipleChoiceField(
+        label=_("What it may do"), widget=forms.CheckboxSelectMultiple, initial=[Scope.INFERENCE]
+    )
+    allowed_models = forms.MultipleChoiceField(
+        label=_("Models it may call"),
+        widget=forms.CheckboxSelectMultiple,
+        required=False,
+        help_text=_("None chosen: all models of the organization."),
+    )
+    days = forms.ChoiceField(
+        label=_("Expires"),
+        required=False,
+        initial="90",
+        choices=[
+            ("30", _("in 30 days")),
+            ("90", _("in 90 days")),
+            ("365", _("in a year")),
+            ("", _("never")),
+        ],
+    )
+
+    def __init__(self, *args: Any, scopes: Choices, models: Iterable[str], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["scopes"].choices = scopes  # type: ignore[attr-defined]
+        names = [(name, name) for name in models]
+        if names:
+            self.fields["allowed_models"].choices = names  # type: ignore[attr-defined]
+        else:
+            del self.fields["allowed_models"]
+
+    def clean(self) -> dict[str, Any]:
+        cleaned: dict[str, Any] = super().clean() or {}
+        cleaned.setdefault("allowed_models", [])
+        return cleaned
+
+
+class ManyFilesInput(forms.FileInput):
+    allow_multiple_selected = True
+
+
+class ManyFilesField(forms.FileField):
+    """Any number of files; cleans to a list."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(widget=ManyFilesInput, **kwargs)
+
+    def clean(self, data: Any, initial: Any = None) -> list[UploadedFile[Any]]:
+        files = data if isinstance(data, list | tuple) else [data] if data else []
+        return [super(ManyFilesField, self).clean(one, initial) for one in files]
+
+
+class DatasetForm(forms.Form):
+    """A new dataset, or with `dataset` fixed a new version of it."""
+
+    name = forms.CharField(
+        label=_("Name"),
+        max_length=96,
+        help_text=_("Letters, digits, dots, hyphens and underscores."),
+    )
+    description = forms.CharField(
+        label=_("Description"), required=False, widget=forms.Textarea(attrs={"rows": 2})
+    )
+    train = forms.FileField(
+        label=_("Lines to learn from"),
+        widget=forms.FileInput(attrs={"accept": ".jsonl"}),
+        help_text=_("OpenAI chat jsonl in UTF-8: one JSON object with messages on each line."),
+    )
+    heldout = forms.FileField(
+        label=_("Held-out lines"),
+        required=False,
+        widget=forms.FileInput(attrs={"accept": ".jsonl"}),
+        help_text=_("Never learnt from; evaluations ask these."),
+    )
+    more = ManyFilesField(
+        label=_("More splits"),
+        required=False,
+        help_text=_("Each file becomes a split with the name of the file."),
+    )
+    tokenizer = forms.ChoiceField(
+        label=_("Count tokens as"),
+        required=False,
+        help_text=_("The model whose tokenizer and chat template count the tokens."),
+    )
+
+    def __init__(
+        self, *args: Any, tokenizers: Choices, is_version: bool = False, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        choices = [*tokenizers, ("", _("Do not count"))]
+        self.fields["tokenizer"].choices = choices  # type: ignore[attr-defined]
+        if is_version:
+            del self.fields["name"], self.fields["description"]
+
+    def splits(self) -> dict[str, UploadedFile[Any]]:
+        """The files by the names of their splits."""
+        found = {"train": self.cleaned_data["train"]}
+        if self.cleaned_data["heldout"]:
+            found["heldout"] = self.cleaned_data["heldout"]
+        for file in self.cleaned_data["more"]:
+            found[(file.name or "").rsplit(".", 1)[0].lower().replace(" ", "-")] = file
+        return found
+
+
+class RunForm(forms.Form):
+    """A new training run. Empty numbers mean the trainer's own defaults."""
+
+    base_revision = forms.ChoiceField(label=_("Base"), help_text=_("The revision to start from."))
+    dataset_version = forms.ChoiceField(label=_("Dataset version"))
+    train_split = forms.CharField(label=_("Split to learn from"), max_length=40, initial="train")
+    eval_split = forms.CharField(
+        label=_("Split to watch"),
+        max_length=40,
+        required=False,
+        initial="heldout",
+        help_text=_("Its loss is measured on the way. Empty: none."),
+    )
+    name = forms.CharField(label=_("Name of the run"), max_length=96)
+    output_name = forms.CharField(
+        label=_("Name of the resulting model"),
+        max_length=96,
+        help_text=_("A new model, or one of yours that gets a new revision."),
+    )
+    tuning = forms.ChoiceField(
+        label=_("What is trained"),
+        choices=Tuning.choices,
+        widget=forms.RadioSelect,
+        initial=Tuning.LORA,
+    )
+    epochs = forms.FloatField(
+        label=_("Epochs"), required=False, min_value=0.01, help_text=_("Passes over the lines.")
+    )
+    learning_rate = forms.FloatField(
+        label=_("Learning rate"),
+        required=False,
+        min_value=1e-8,
+        widget=forms.NumberInput(attrs={"step": "any"}),
+        help_text=_("Empty: 0.0002 for LoRA, 0.00002 for all weights."),
+    )
+    batch_size = forms.IntegerField(
+        label=_("Batch size"), required=False, min_value=1, help_text=_("Examples a step.")
+    )
+    max_length_tokens = forms.IntegerField(
+        label=_("Longest example, tokens"), required=False, min_value=8
+    )
+    lora_rank = forms.IntegerField(label=_("LoRA rank"), required=False, min_value=1)
+    max_minutes = forms.FloatField(
+        label=_("Time limit, minutes"),
+        required=False,
+        min_value=0.1,
+        widget=forms.NumberInput(attrs={"step": "any"}),
+    )
+    accelerators = forms.IntegerField(label=_("Accelerators"), min_value=1, initial=1)
+    pool_name = forms.ChoiceField(label=_("Pool"), required=False)
+
+    HYPERPARAMETERS = ("epochs", "learning_rate", "batch_size", "max_length_tokens", "lora_rank")
+
+    def __init__(
+        self, *args: Any, revisions: Choices, versions: Choices, pools: Choices, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["base_revision"].choices = revisions  # type: ignore[attr-defined]
+        self.fields["dataset_version"].choices = versions  # type: ignore[attr-defined]
+        self.fields["pool_name"].choices = [  # type: ignore[attr-defined]
+            ("", _("Any that fits")),
+            *pools,
+        ]
+
+    def hyperparameters(self) -> dict[str, Any]:
+        """What was typed, and nothing else: the trainer has defaults for the rest."""
+        chosen = {
+            name: self.cleaned_data[name]
+            for name in self.HYPERPARAMETERS
+            if self.cleaned_data.get(name) is not None
+        }
+        if self.cleaned_data.get("tuning") == Tuning.FULL:
+            chosen.pop("lora_rank", None)
+        if self.cleaned_data.get("max_minutes") is not None:
+            chosen["max_seconds"] = self.cleaned_data["max_minutes"] * 60
+        return chosen
+
+
+class EvaluationForm(forms.Form):
+    name = forms.CharField(label=_("Name"), max_length=96)
+    split = forms.ChoiceField(label=_("Questions"), help_text=_("The split whose lines are asked."))
+    baseline = forms.ChoiceField(label=_("Baseline"), help_text=_("The model to compare with."))
+    candidate = forms.ChoiceField(
+        label=_("Candidate"), required=False, help_text=_("The model that should be better.")
+    )
+    limit = forms.IntegerField(
+        label=_("At most, lines"), required=False, min_value=1, help_text=_("Empty: all of them.")
+    )
+    max_tokens = forms.IntegerField(
+        label=_("Longest answer, tokens"), min_value=1, max_value=32768, initial=128
+    )
+
+    def __init__(self, *args: Any, splits: Choices, models: Choices, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["split"].choices = splits  # type: ignore[attr-defined]
+        self.fields["baseline"].choices = models  # type: ignore[attr-defined]
+        none = ("", _("None: measure one model alone"))
+        self.fields["candidate"].choices = [none, *models]  # type: ignore[attr-defined]
+
+    def model_names(self) -> list[str]:
+        """The baseline first."""
+        names = [self.cleaned_data["baseline"], self.cleaned_data["candidate"]]
+        return list(dict.fromkeys(name for name in names if name))
+
+
+class DeploymentForm(forms.Form):
+    name = forms.CharField(
+        label=_("Name"),
+        max_length=96,
+        help_text=_("Clients say it as the model: small letters, digits and hyphens."),
+    )
+    revision = forms.ChoiceField(label=_("Revision"))
+    replicas = forms.IntegerField(
+        label=_("Replicas"), min_value=0, max_value=64, initial=1, help_text=_("Copies that run.")
+    )
+    accelerators = forms.IntegerField(
+        label=_("Accelerators a replica"),
+        min_value=0,
+        initial=0,
+        help_text=_("0: one slot of a shared accelerator."),
+    )
+    pool_name = forms.ChoiceField(label=_("Pool"), required=False)
+
+    def __init__(self, *args: Any, revisions: Choices, pools: Choices, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["revision"].choices = revisions  # type: ignore[attr-defined]
+        any_pool = ("", _("Any that fits"))
+        self.fields["pool_name"].choices = [any_pool, *pools]  # type: ignore[attr-defined]
+
+
+class ScaleForm(forms.Form):
+    replicas = forms.IntegerField(label=_("Replicas"), min_value=0, max_value=64)
+
+
+class CordonForm(forms.Form):
+    reason = forms.CharField(label=_("Reason"), max_length=200, required=False)

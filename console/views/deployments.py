@@ -1,0 +1,222 @@
+"""Deployments: does it answer, how fast, on which chips?"""
+
+from collections.abc import Iterable
+from uuid import UUID
+
+from django.conf import settings
+from django.db.models import Count, Prefetch, Q
+from django.http import HttpResponse
+from django.shortcuts import get_object_or_404
+from django.urls import reverse
+from django.utils.translation import gettext as _
+from django.views.decorators.http import require_POST
+
+from accounts.choices import Capability
+from common.errors import DomainError, InvalidInput
+from console import forms, offers, tables
+from console.pages import (
+    ConsoleRequest,
+    add_refusal,
+    console_page,
+    done,
+    refuse,
+    show,
+    show_live,
+)
+from deployments import services
+from deployments.choices import PLACED, TERMINAL, DeploymentStatus, ReplicaStatus
+from deployments.models import Deployment, Replica, ReplicaEvent, RouteTarget
+
+SETTLED = {DeploymentStatus.READY, DeploymentStatus.STOPPED, DeploymentStatus.FAILED}
+
+
+@console_page()
+def deployment_list(request: ConsoleRequest) -> HttpResponse:
+    query = request.GET.get("q", "").strip()
+    rows = (
+        Deployment.objects.of(request.organization)
+        .filter(deleted_at__isnull=True)
+        .select_related("revision__registered_model")
+        .annotate(ready=Count("replicas", filter=Q(replicas__status=ReplicaStatus.READY)))
+    )
+    moving = rows.exclude(status__in=SETTLED).exists()
+    if query:
+        rows = rows.filter(name__icontains=query)
+    table = tables.make_table(
+        request,
+        label=_("Deployments"),
+        columns=[
+            tables.Column(_("Name"), sort="name"),
+            tables.Column(_("Status"), sort="status"),
+            tables.Column(_("Ready replicas"), numeric=True, sort="ready"),
+            tables.Column(_("Revision"), minor=True),
+            tables.Column(_("Pool"), sort="pool_name", minor=True),
+            tables.Column(_("Created"), sort="created_at"),
+        ],
+        rows=rows,
+        row_template="console/deployments/_row.html",
+        default_sort="name",
+        filtered=bool(query),
+    )
+    return show_live(
+        request,
+        "console/deployments/list.html",
+        "console/deployments/_list.html",
+        {
+            "title": _("Deployments"),
+            "lede": _("What answers at /v1/, and on which accelerators."),
+            "actions": "console/deployments/_actions.html",
+            "table": table,
+            "query": query,
+        },
+        moving=moving,
+    )
+
+
+@console_page()
+def deployment_detail(request: ConsoleRequest, deployment_id: UUID) -> HttpResponse:
+    deployment = find(request, deployment_id)
+    replicas = _replicas(deployment)
+    live = [one for one in replicas if one.status not in TERMINAL]
+    names = _public_names(deployment)
+    return show_live(
+        request,
+        "console/deployments/detail.html",
+        "console/deployments/_live.html",
+        {
+            "title": deployment.name,
+            "crumbs": [{"label": _("Deployments"), "url": reverse("console:deployments")}],
+            "deployment": deployment,
+            "is_deleting": deployment.delete_requested_at is not None,
+            "is_deleted": deployment.deleted_at is not None,
+            "ready": sum(1 for one in live if one.status == ReplicaStatus.READY),
+            "live": live,
+            "ended": [one for one in replicas if one.status in TERMINAL][:10],
+            "log": next((one for one in reversed(live or replicas) if one.log_tail), None),
+            "events": ReplicaEvent.objects.filter(replica__deployment=deployment)
+            .select_related("replica")
+            .order_by("-at", "-id")[:20],
+            "names": names,
+            "snippet": _snippet(names[0]) if names else "",
+        },
+        moving=_is_moving(deployment, live),
+    )
+
+
+@console_page(Capability.DEVELOP)
+def deployment_create(request: ConsoleRequest) -> HttpResponse:
+    form = forms.DeploymentForm(
+        request.POST or None,
+        revisions=offers.revisions(request.organization, adapters=False),
+        pools=offers.pools(request.organization),
+        initial={"revision": request.GET.get("revision", "")},
+    )
+    if request.method == "POST" and form.is_valid():
+        asked = form.cleaned_data
+        try:
+            deployment = services.create_deployment(
+                organization=request.organization,
+                name=asked["name"],
+                revision_id=UUID(asked["revision"]),
+                replicas=asked["replicas"],
+                accelerators_per_replica=asked["accelerators"],
+                pool_name=asked["pool_name"],
+                actor=request.actor,
+                now=request.now,
+            )
+        except DomainError as error:
+            add_refusal(form, error)
+        else:
+            text = _("%(name)s is being deployed.") % {"name": deployment.name}
+            return done(request, text, reverse("console:deployment", args=[deployment.pk]))
+    return show(
+        request,
+        "console/deployments/create.html",
+        {
+            "title": _("Deploy a model"),
+            "lede": _("Each replica is an engine of its own on accelerators of its own."),
+            "crumbs": [{"label": _("Deployments"), "url": reverse("console:deployments")}],
+            "form": form,
+        },
+        status=422 if form.errors else 200,
+    )
+
+
+@require_POST
+@console_page(Capability.DEVELOP)
+def deployment_scale(request: ConsoleRequest, deployment_id: UUID) -> HttpResponse:
+    deployment = find(request, deployment_id)
+    to = reverse("console:deployment", args=[deployment.pk])
+    form = forms.ScaleForm(request.POST)
+    if not form.is_valid():
+        return refuse(
+            request,
+            InvalidInput(_("Replicas must be a number from 0 to 64."), field="replicas"),
+            to,
+        )
+    wanted = form.cleaned_data["replicas"]
+    try:
+        services.scale_deployment(
+            organization=request.organization,
+            deployment_id=deployment.pk,
+            replicas=wanted,
+            actor=request.actor,
+            now=request.now,
+        )
+    except DomainError as error:
+        return refuse(request, error, to)
+    return done(request, _("Replicas wanted: %(count)s.") % {"count": wanted}, to)
+
+
+@require_POST
+@console_page(Capability.DEVELOP)
+def deployment_delete(request: ConsoleRequest, deployment_id: UUID) -> HttpResponse:
+    deployment = find(request, deployment_id)
+    services.delete_deployment(
+        organization=request.organization,
+        deployment_id=deployment.pk,
+        actor=request.actor,
+        now=request.now,
+    )
+    text = _("%(name)s is being deleted: its replicas drain and stop.") % {"name": deployment.name}
+    return done(request, text, reverse("console:deployments"))
+
+
+def find(request: ConsoleRequest, deployment_id: UUID) -> Deployment:
+    rows = Deployment.objects.of(request.organization).select_related(
+        "revision__registered_model__organization"
+    )
+    return get_object_or_404(rows, pk=deployment_id)
+
+
+def _replicas(deployment: Deployment) -> list[Replica]:
+    slots = Prefetch("allocation__slots", to_attr="held_slots")
+    rows = deployment.replicas.select_related("node", "allocation", "revision__registered_model")
+    return list(
+        rows.prefetch_related(slots, "allocation__slots__accelerator__type").order_by(
+            "-created_at"
+        )[:30]
+    )
+
+
+def _is_moving(deployment: Deployment, live: Iterable[Replica]) -> bool:
+    if deployment.status not in SETTLED or deployment.observed_generation < deployment.generation:
+        return deployment.deleted_at is None
+    return any(one.status in PLACED - {ReplicaStatus.READY} for one in live)
+
+
+def _public_names(deployment: Deployment) -> list[str]:
+    targets = RouteTarget.objects.filter(deployment=deployment).select_related("route")
+    return [target.route.name for target in targets]
+
+
+def _snippet(model: str) -> str:
+    return (
+        "from openai import OpenAI\n\n"
+        f'client = OpenAI(base_url="{settings.FACTORY_BASE_URL}/v1", api_key="sk-af-...")\n'
+        "answer = client.chat.completions.create(\n"
+        f'    model="{model}",\n'
+        '    messages=[{"role": "user", "content": "Hello"}],\n'
+        ")\n"
+        "print(answer.choices[0].message.content)"
+    )

@@ -154,7 +154,7 @@ class Refusal:
 @dataclass
 class _Search:
     request: AcceleratorRequest
-    best: tuple[tuple[int, float, float, int, str, int], Placement] | None = None
+    best: tuple[tuple[int, float, float, float, int, str, int], Placement] | None = None
     reasons: list[Reason] = field(default_factory=list)
 
     def refuse(self, name: Filter, message: str, *, pool: str, node: str = "") -> None:
@@ -166,9 +166,10 @@ def place(
 ) -> Placement | Refusal:
     """The best placement, or why there is none. The same input always gives the same answer.
 
-    Binpack: slots go to the fullest accelerator that still has room, whole accelerators to the
-    node with the fewest free ones, so that large requests find whole nodes. Accelerators in
-    `avoid_accelerators` come last whatever else speaks for them.
+    Accelerators in `avoid_accelerators` come last whatever else speaks for them. A slot of four is
+    taken before one that is a whole accelerator. Then binpack: slots go to the fullest accelerator
+    with room, whole accelerators to the node with the fewest free ones, so that large requests find
+    whole nodes. Then the one with the least memory.
     """
     search = _Search(request)
     by_pool: dict[str, list[CandidateNode]] = {}
@@ -284,11 +285,19 @@ def _take(
     else:
         slots = [(chosen[0].id, slot) for slot in sorted(chosen[0].free_slots)[: request.slots]]
     share = _share(request, chosen[0])
-    # By what this leaves free: first of the accelerators chosen, then of the node.
+    # By what it takes, then by what it leaves free of the accelerators chosen and of the node.
     left_here = sum(len(each.free_slots) / each.slots for each in chosen) - float(share)
     left_there = round(sum(len(each.free_slots) / each.slots for each in node.accelerators), 6)
     memory_bytes = chosen[0].memory_bytes or 0
-    score = (avoided, round(left_here, 6), left_there, memory_bytes, node.name, chosen[0].index)
+    score = (
+        avoided,
+        float(share),
+        round(left_here, 6),
+        left_there,
+        memory_bytes,
+        node.name,
+        chosen[0].index,
+    )
     if search.best is not None and search.best[0] <= score:
         return None
     search.best = (

@@ -49,6 +49,13 @@ def test_slots_go_to_the_fullest_accelerator_with_room() -> None:
     assert answer.share == Fraction(1, 2)
 
 
+def test_a_slot_of_many_is_taken_before_a_whole_accelerator() -> None:
+    cards = make_node(0, type_slug="card", torch_device="cuda", accelerators=1)
+    shared = make_node(1, slots=4)
+    assert placed(AcceleratorRequest(slots=1), cards, shared).type_slug == "cpu"
+    assert placed(AcceleratorRequest(slots=1), cards).share == 1
+
+
 def test_the_node_with_fewest_free_accelerators_is_filled_first() -> None:
     nodes = [make_node(0, accelerators=4), make_node(1, accelerators=4, held={0: {0}, 1: {0}})]
     assert placed(AcceleratorRequest(accelerators=1), *nodes).node_name == "node-1"

@@ -68,6 +68,7 @@ urlpatterns = [
     path("playground/", playground.playground, name="playground"),
     path("playground/answer/", playground.answer, name="playground_answer"),
     path("usage/", usage.usage, name="usage"),
+    path("statement/", usage.statement, name="statement"),
     path("keys/", keys.key_list, name="keys"),
     path("keys/new/", keys.key_create, name="key_create"),
     path("keys/<uuid:key_id>/revoke/", keys.key_revoke, name="key_revoke"),

@@ -156,3 +156,13 @@ def purpose_word(purpose: str) -> str:
 def element_id(value: object, kind: str) -> str:
     """The id of an element of its kind: `dialog-<value>`, `chart-<value>`."""
     return f"{kind}-{value}"
+
+
+@register.filter
+def unit_word(unit: str) -> str:
+    """What a price is for, in the reader's language."""
+    words = {
+        "million tokens": gettext("million tokens"),
+        "accelerator-hour": gettext("accelerator-hour"),
+    }
+    return words.get(unit, unit)

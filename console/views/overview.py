@@ -11,7 +11,7 @@ from django.utils.translation import gettext as _
 from accounts.models import Organization
 from chips.models import Allocation
 from console.pages import ConsoleRequest, console_page, show_live
-from console.views.usage import TOKENS, month_of, records
+from console.views.usage import TOKENS, month_cost, month_of, records
 from deployments.choices import DeploymentStatus, ReplicaStatus
 from deployments.models import Deployment, Replica
 from models_registry.models import RegisteredModel
@@ -43,6 +43,7 @@ def overview(request: ConsoleRequest) -> HttpResponse:
     runs = TrainingRun.objects.of(organization)
     moving_runs = runs.exclude(status__in=TERMINAL)
     steps = _steps(organization)
+    cost, currency = month_cost(request)
     context = {
         "title": _("Overview"),
         "lede": organization.name,
@@ -61,6 +62,8 @@ def overview(request: ConsoleRequest) -> HttpResponse:
         "moving_runs": moving_runs.select_related("base_revision__registered_model")[:5],
         "recent_runs": runs.filter(status__in=TERMINAL).order_by("-ended_at")[:5],
         "deployments": deployments.select_related("revision__registered_model")[:8],
+        "month_cost": cost,
+        "currency": currency,
         "month_tokens": records(organization, month_of(request))
         .filter(item__in=TOKENS)
         .aggregate(amount=Sum("quantity"))["amount"]

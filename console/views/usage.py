@@ -1,13 +1,13 @@
 """Usage and statement: who used what, and what is owed?"""
 
-import calendar
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from zoneinfo import ZoneInfo
 
-from django.db.models import Sum
+from django.core.cache import cache
+from django.db.models import QuerySet, Sum
 from django.db.models.functions import TruncDay
 from django.http import HttpResponse
 from django.urls import reverse
@@ -15,66 +15,136 @@ from django.utils.translation import gettext as _
 
 from accounts.choices import Capability
 from accounts.models import Organization
+from common.errors import InvalidInput
 from console import charts
 from console.downloads import csv_download
 from console.pages import ConsoleRequest, console_page, show
+from usage import periods, statements
 from usage.choices import Item
 from usage.models import UsageRecord
 
+COST_SECONDS = 30
 TOKENS = [Item.INPUT_TOKENS, Item.OUTPUT_TOKENS]
 
 
 @dataclass(frozen=True)
 class Month:
-    """A calendar month in an organization's time zone."""
+    """A calendar month in an organization's time zone; `slug` is YYYY-MM."""
 
-    first: date
+    slug: str
     begins_at: datetime
     ends_at: datetime
-
-    @property
-    def slug(self) -> str:
-        return f"{self.first:%Y-%m}"
 
 
 def month_of(request: ConsoleRequest) -> Month:
     """The month that the URL asks for, else the present one."""
-    zone = ZoneInfo(request.organization.time_zone)
-    first = request.now.astimezone(zone).date().replace(day=1)
+    present = periods.month_of(request.organization, request.now)
+    asked = request.GET.get("month", "")
     try:
-        asked = datetime.strptime(request.GET.get("month", ""), "%Y-%m").replace(tzinfo=UTC)
-    except ValueError:
-        return make_month(first, zone)
-    return make_month(min(asked.date(), first), zone)
+        return _month(request.organization, asked if asked <= present else present)
+    except InvalidInput:
+        return _month(request.organization, present)
 
 
-def make_month(first: date, zone: ZoneInfo) -> Month:
-    days = calendar.monthrange(first.year, first.month)[1]
-    begins = datetime(first.year, first.month, 1, tzinfo=zone)
-    after = first + timedelta(days=days)
-    return Month(first, begins, datetime(after.year, after.month, 1, tzinfo=zone))
+def _month(organization: Organization, slug: str) -> Month:
+    begins_at, ends_at = periods.month(organization, slug)
+    return Month(slug, begins_at, ends_at)
 
 
 def months(request: ConsoleRequest, count: int = 12) -> list[str]:
-    """The last months, the newest first, as the URL names them."""
-    zone = ZoneInfo(request.organization.time_zone)
-    first = request.now.astimezone(zone).date().replace(day=1)
-    found = []
-    for _index in range(count):
-        found.append(f"{first:%Y-%m}")
-        first = (first - timedelta(days=1)).replace(day=1)
+    """The last months, the newest first."""
+    found = [periods.month_of(request.organization, request.now)]
+    while len(found) < count:
+        begins_at, _ends_at = periods.month(request.organization, found[-1])
+        found.append(periods.month_of(request.organization, begins_at - timedelta(days=1)))
     return found
 
 
-def records(organization: Organization, month: Month):  # type: ignore[no-untyped-def]
+def records(organization: Organization, month: Month) -> QuerySet[UsageRecord]:
+    """The ledger's records of the month."""
     return UsageRecord.objects.of(organization).filter(
         hour__gte=month.begins_at, hour__lt=month.ends_at
     )
 
 
+def month_cost(request: ConsoleRequest) -> tuple[Decimal, str]:
+    """What this month cost so far and the currency; at most half a minute old."""
+    name = f"console:month-cost:{request.organization.pk}"
+    kept: tuple[Decimal, str] | None = cache.get(name)
+    if kept is None:
+        month = _month(request.organization, periods.month_of(request.organization, request.now))
+        found = statements.statement(
+            organization=request.organization,
+            start=month.begins_at,
+            end=month.ends_at,
+            now=request.now,
+        )
+        kept = (found.total, found.currency)
+        cache.set(name, kept, COST_SECONDS)
+    return kept
+
+
+@console_page(Capability.VIEW_USAGE)
+def statement(request: ConsoleRequest) -> HttpResponse:
+    """What is owed for a month: the same figures as the API gives."""
+    month = month_of(request)
+    found = statements.statement(
+        organization=request.organization,
+        start=month.begins_at,
+        end=month.ends_at,
+        now=request.now,
+    )
+    if request.GET.get("format") == "csv":
+        return _statement_csv(found, month)
+    return show(
+        request,
+        "console/usage/statement.html",
+        {
+            "title": _("Statement"),
+            "lede": _("What is owed for the month: what was used, times the price book."),
+            "actions": "console/usage/_actions.html",
+            "month": month,
+            "months": months(request),
+            "statement": found,
+            "lines": [(Item(line.what.item).label, line) for line in found.lines],
+            "other_totals": [
+                (currency, amount)
+                for currency, amount in found.totals.items()
+                if currency != found.currency
+            ],
+        },
+    )
+
+
+def _statement_csv(found: statements.Statement, month: Month) -> HttpResponse:
+    header = [
+        "item", "model_name", "accelerator_type", "pool_name", "purpose", "subject_name",
+        "quantity", "unit", "unit_price", "price_unit", "currency", "amount",
+    ]  # fmt: skip
+    rows = (
+        [
+            line.what.item,
+            line.what.model_name,
+            line.what.accelerator_type_slug,
+            line.what.pool_name,
+            line.what.purpose,
+            line.what.subject_name,
+            line.quantity,
+            line.unit,
+            line.unit_price,
+            line.price_unit,
+            line.currency,
+            line.amount,
+        ]
+        for line in found.lines
+    )
+    return csv_download(charts.as_csv(header, rows), f"statement-{month.slug}.csv")
+
+
 @console_page(Capability.VIEW_USAGE)
 def usage(request: ConsoleRequest) -> HttpResponse:
     month = month_of(request)
+    statements.refresh(organization=request.organization, now=request.now)
     rows = records(request.organization, month)
     if request.GET.get("format") == "csv":
         return _csv(rows, month)
@@ -97,7 +167,7 @@ def usage(request: ConsoleRequest) -> HttpResponse:
             "output_tokens": totals.get(Item.OUTPUT_TOKENS, 0),
             "training_tokens": totals.get(Item.TRAINING_TOKENS, 0),
             "accelerator_hours": Decimal(totals.get(Item.ACCELERATOR_SECONDS, 0)) / 3600,
-            "chart": _chart(rows, month),
+            "chart": _chart(rows, request.organization, month),
             "by_model": _by(rows.exclude(model_name=""), "model_name"),
             "by_key": _by(rows.exclude(key_name=""), "key_name"),
             "by_subject": rows.filter(item=Item.ACCELERATOR_SECONDS)
@@ -108,7 +178,7 @@ def usage(request: ConsoleRequest) -> HttpResponse:
     )
 
 
-def _by(rows, field: str) -> list[dict[str, object]]:  # type: ignore[no-untyped-def]
+def _by(rows: QuerySet[UsageRecord], field: str) -> list[dict[str, object]]:
     """Requests and tokens by model or by key, those with the most output first."""
     found: dict[str, dict[str, object]] = {}
     for row in rows.values(field, "item").order_by().annotate(amount=Sum("quantity")):
@@ -118,8 +188,9 @@ def _by(rows, field: str) -> list[dict[str, object]]:  # type: ignore[no-untyped
     )[:20]
 
 
-def _chart(rows, month: Month) -> charts.Chart:  # type: ignore[no-untyped-def]
-    zone = month.begins_at.tzinfo
+def _chart(rows: QuerySet[UsageRecord], organization: Organization, month: Month) -> charts.Chart:
+    zone = ZoneInfo(organization.time_zone)
+    first = month.begins_at.astimezone(zone).date()
     by_day = {
         row["day"].date(): float(row["amount"])
         for row in rows.filter(item__in=TOKENS)
@@ -128,8 +199,8 @@ def _chart(rows, month: Month) -> charts.Chart:  # type: ignore[no-untyped-def]
         .order_by()
         .annotate(amount=Sum("quantity"))
     }
-    days = (month.ends_at.date() - month.begins_at.date()).days
-    all_days = [month.first + timedelta(days=index) for index in range(days)]
+    days = (month.ends_at.astimezone(zone).date() - first).days
+    all_days = [first + timedelta(days=index) for index in range(days)]
     return charts.bar_chart(
         title=_("Tokens by day"),
         x_title=_("Day"),

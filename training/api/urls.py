@@ -1,5 +1,26 @@
-"""The app's part of /api/v1/."""
+"""Training's part of /api/v1/."""
 
-from django.urls import URLPattern, URLResolver
+from django.urls import URLPattern, URLResolver, path
 
-urlpatterns: list[URLPattern | URLResolver] = []
+from training.api.views import datasets, evaluations, runs
+
+RUN = "training-runs/<uuid:run_id>/"
+EVALUATION = "evaluations/<uuid:evaluation_id>/"
+
+urlpatterns: list[URLPattern | URLResolver] = [
+    path("datasets/", datasets.DatasetList.as_view()),
+    path("datasets/<uuid:dataset_id>/", datasets.DatasetDetail.as_view()),
+    path("datasets/<uuid:dataset_id>/versions/", datasets.VersionList.as_view()),
+    path("dataset-versions/<uuid:version_id>/", datasets.VersionDetail.as_view()),
+    path("training-runs/", runs.RunList.as_view()),
+    path(RUN, runs.RunDetail.as_view()),
+    path(f"{RUN}cancel/", runs.RunCancel.as_view()),
+    path(f"{RUN}metrics/", runs.RunMetrics.as_view()),
+    path(f"{RUN}events/", runs.RunEvents.as_view()),
+    path(f"{RUN}checkpoints/", runs.RunCheckpoints.as_view()),
+    path(f"{RUN}log/", runs.RunLog.as_view()),
+    path("evaluations/", evaluations.EvaluationList.as_view()),
+    path(EVALUATION, evaluations.EvaluationDetail.as_view()),
+    path(f"{EVALUATION}cancel/", evaluations.EvaluationCancel.as_view()),
+    path(f"{EVALUATION}answers/", evaluations.EvaluationAnswers.as_view()),
+]

@@ -1,0 +1,252 @@
+"""Shapes of training's REST answers and requests."""
+
+import dataclasses
+import types
+import typing
+from typing import Any
+
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+
+from trainer.spec import SCHEDULERS, Hyperparameters
+from training.choices import Tuning
+from training.models import (
+    Checkpoint,
+    Dataset,
+    DatasetSplit,
+    DatasetVersion,
+    Evaluation,
+    EvaluationAnswer,
+    TrainingEvent,
+    TrainingMetric,
+    TrainingRun,
+)
+
+JSON_TYPES: dict[Any, str] = {int: "integer", float: "number", str: "string", bool: "boolean"}
+
+
+def hyperparameters_schema() -> dict[str, Any]:
+    """The trainer's own list of hyperparameters, types and defaults, as JSON Schema."""
+    hints = typing.get_type_hints(Hyperparameters)
+    properties: dict[str, Any] = {}
+    for item in dataclasses.fields(Hyperparameters):
+        hint = hints[item.name]
+        options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+        kinds = [JSON_TYPES[option] for option in options if option in JSON_TYPES]
+        kinds += ["null"] if types.NoneType in options else []
+        properties[item.name] = {"type": kinds if len(kinds) > 1 else kinds[0]}
+        if item.default is not None:
+            properties[item.name]["default"] = item.default
+    properties["scheduler"]["enum"] = list(SCHEDULERS)
+    return {"type": "object", "properties": properties, "additionalProperties": False}
+
+
+@extend_schema_field(hyperparameters_schema())
+class HyperparametersField(serializers.DictField):
+    """Checked by the service against the trainer's own rules."""
+
+
+class DatasetRequest(serializers.Serializer):
+    name = serializers.CharField(max_length=96)
+    description = serializers.CharField(required=False, allow_blank=True, default="")
+
+
+class DatasetBody(serializers.ModelSerializer):
+    version_count = serializers.IntegerField(read_only=True, default=0)
+    changed_at = serializers.DateTimeField(read_only=True, allow_null=True, default=None)
+
+    class Meta:
+        model = Dataset
+        fields = ["id", "name", "description", "version_count", "changed_at", "created_at"]
+
+
+class SplitBody(serializers.ModelSerializer):
+    sha256 = serializers.CharField(source="blob_id", read_only=True)
+
+    class Meta:
+        model = DatasetSplit
+        fields = ["name", "examples", "size_bytes", "sha256", "token_count", "longest_tokens"]
+
+
+class DatasetVersionBody(serializers.ModelSerializer):
+    dataset_id = serializers.UUIDField(read_only=True)
+    dataset_name = serializers.CharField(source="dataset.name", read_only=True)
+    splits = SplitBody(many=True, read_only=True)
+
+    class Meta:
+        model = DatasetVersion
+        fields = ["id", "dataset_id", "dataset_name", "number", "format", "splits", "created_at"]
+
+
+class DatasetVersionDetail(DatasetVersionBody):
+    report = serializers.JSONField(read_only=True)
+
+    class Meta(DatasetVersionBody.Meta):
+        fields = [*DatasetVersionBody.Meta.fields, "report"]
+
+
+class TrainingRunRequest(serializers.Serializer):
+    name = serializers.CharField(max_length=96)
+    base_revision_id = serializers.UUIDField()
+    dataset_version_id = serializers.UUIDField()
+    output_name = serializers.CharField(max_length=96)
+    tuning = serializers.ChoiceField(Tuning.choices, default=Tuning.LORA)
+    hyperparameters = HyperparametersField(required=False, default=dict)
+    accelerators = serializers.IntegerField(default=1)
+    pool_name = serializers.CharField(required=False, allow_blank=True, default="", max_length=60)
+    train_split = serializers.CharField(default="train", max_length=40)
+    eval_split = serializers.CharField(required=False, allow_blank=True, default="", max_length=40)
+
+
+class TrainingRunBody(serializers.ModelSerializer):
+    base_revision_id = serializers.UUIDField(read_only=True)
+    base_revision: serializers.StringRelatedField = serializers.StringRelatedField()
+    dataset_version_id = serializers.UUIDField(read_only=True)
+    dataset_version: serializers.StringRelatedField = serializers.StringRelatedField()
+    result_revision_id = serializers.UUIDField(read_only=True, allow_null=True)
+    result_revision: serializers.StringRelatedField = serializers.StringRelatedField()
+    node: serializers.StringRelatedField = serializers.StringRelatedField()
+    allocation_id = serializers.UUIDField(read_only=True, allow_null=True)
+    accelerators = serializers.IntegerField(source="accelerators_wanted", read_only=True)
+    hyperparameters = HyperparametersField(read_only=True)
+
+    class Meta:
+        model = TrainingRun
+        fields = [
+            "id",
+            "name",
+            "status",
+            "status_reason",
+            "message",
+            "status_changed_at",
+            "base_revision_id",
+            "base_revision",
+            "dataset_version_id",
+            "dataset_version",
+            "train_split",
+            "eval_split",
+            "output_name",
+            "method",
+            "tuning",
+            "hyperparameters",
+            "accelerators",
+            "pool_name",
+            "node",
+            "allocation_id",
+            "attempt",
+            "step",
+            "total_steps",
+            "train_loss",
+            "eval_loss",
+            "tokens_total",
+            "tokens_per_second",
+            "seconds_left",
+            "result_revision_id",
+            "result_revision",
+            "cancel_requested_at",
+            "created_at",
+            "started_at",
+            "ended_at",
+        ]
+        read_only_fields = fields
+
+
+class MetricBody(serializers.ModelSerializer):
+    class Meta:
+        model = TrainingMetric
+        fields = [
+            "step",
+            "at",
+            "loss",
+            "eval_loss",
+            "learning_rate",
+            "grad_norm",
+            "tokens_per_second",
+            "memory_bytes",
+        ]
+
+
+class TrainingEventBody(serializers.ModelSerializer):
+    class Meta:
+        model = TrainingEvent
+        fields = ["id", "at", "kind", "message", "data"]
+
+
+class CheckpointBody(serializers.ModelSerializer):
+    class Meta:
+        model = Checkpoint
+        fields = ["id", "step", "size_bytes", "created_at", "pruned_at"]
+
+
+class LogBody(serializers.Serializer):
+    """The end of the trainer's log, 8,000 bytes at most."""
+
+    text = serializers.CharField(source="log_tail")
+
+
+class EvaluationRequest(serializers.Serializer):
+    name = serializers.CharField(max_length=96)
+    dataset_version_id = serializers.UUIDField()
+    split = serializers.CharField(max_length=40)
+    model_names = serializers.ListField(
+        child=serializers.CharField(max_length=200),
+        help_text="Public names as clients send them in `model`; the first is the baseline.",
+    )
+    limit = serializers.IntegerField(required=False, allow_null=True, default=None)
+    max_tokens = serializers.IntegerField(default=128)
+
+
+class EvaluationBody(serializers.ModelSerializer):
+    dataset_version_id = serializers.UUIDField(source="split.version_id", read_only=True)
+    dataset_version = serializers.CharField(source="split.version", read_only=True)
+    split = serializers.CharField(source="split.name", read_only=True)
+    model_names = serializers.ListField(child=serializers.CharField(), read_only=True)
+    revision_ids = serializers.DictField(child=serializers.CharField(), read_only=True)
+    results = serializers.DictField(
+        child=serializers.JSONField(),
+        read_only=True,
+        help_text="By model: examples, exact_match, valid_json, fields, errors, completion_tokens.",
+    )
+
+    class Meta:
+        model = Evaluation
+        fields = [
+            "id",
+            "name",
+            "status",
+            "status_reason",
+            "message",
+            "status_changed_at",
+            "dataset_version_id",
+            "dataset_version",
+            "split",
+            "model_names",
+            "revision_ids",
+            "limit",
+            "max_tokens",
+            "examples_total",
+            "answers_done",
+            "results",
+            "cancel_requested_at",
+            "created_at",
+            "ended_at",
+        ]
+        read_only_fields = fields
+
+
+class AnswerBody(serializers.ModelSerializer):
+    class Meta:
+        model = EvaluationAnswer
+        fields = [
+            "line",
+            "model_name",
+            "revision",
+            "prompt",
+            "expected",
+            "answer",
+            "is_exact",
+            "fields",
+            "error",
+            "prompt_tokens",
+            "completion_tokens",
+        ]

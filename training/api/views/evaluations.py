@@ -1,0 +1,92 @@
+from uuid import UUID
+
+from django.utils import timezone
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from accounts.api.views import OrganizationView
+from common.api import ErrorBody, Pagination, paginated
+from training import selectors, services
+from training.api import serializers
+from training.api.views import PAGING
+
+TRUTH = {"true": True, "false": False}
+
+
+class EvaluationList(OrganizationView):
+    @extend_schema(
+        operation_id="evaluations_list",
+        parameters=PAGING,
+        responses={200: paginated(serializers.EvaluationBody)},
+    )
+    def get(self, request: Request) -> Response:
+        """Evaluations, newest first."""
+        rows = selectors.list_evaluations(self.organization)
+        return Pagination.answer(rows, serializers.EvaluationBody, request, self)
+
+    @extend_schema(
+        operation_id="evaluations_create",
+        request=serializers.EvaluationRequest,
+        responses={202: serializers.EvaluationBody, 400: ErrorBody, 404: ErrorBody},
+    )
+    def post(self, request: Request) -> Response:
+        """Compare served models on a split, through the serving path, the baseline first."""
+        body = serializers.EvaluationRequest(data=request.data)
+        body.is_valid(raise_exception=True)
+        evaluation = services.create_evaluation(
+            organization=self.organization,
+            actor=self.actor,
+            now=timezone.now(),
+            **body.validated_data,
+        )
+        return Response(serializers.EvaluationBody(evaluation).data, status=202)
+
+
+class EvaluationDetail(OrganizationView):
+    @extend_schema(
+        operation_id="evaluations_retrieve",
+        responses={200: serializers.EvaluationBody, 404: ErrorBody},
+    )
+    def get(self, request: Request, evaluation_id: UUID) -> Response:
+        """An evaluation with its results so far."""
+        evaluation = selectors.get_evaluation(self.organization, evaluation_id)
+        return Response(serializers.EvaluationBody(evaluation).data)
+
+
+class EvaluationCancel(OrganizationView):
+    @extend_schema(
+        operation_id="evaluations_cancel",
+        request=None,
+        responses={202: serializers.EvaluationBody, 404: ErrorBody, 409: ErrorBody},
+    )
+    def post(self, request: Request, evaluation_id: UUID) -> Response:
+        """Ask no more; what was answered stays."""
+        evaluation = services.cancel_evaluation(
+            organization=self.organization,
+            evaluation_id=evaluation_id,
+            actor=self.actor,
+            now=timezone.now(),
+        )
+        return Response(serializers.EvaluationBody(evaluation).data, status=202)
+
+
+class EvaluationAnswers(OrganizationView):
+    @extend_schema(
+        operation_id="evaluations_answers",
+        parameters=[
+            *PAGING,
+            OpenApiParameter("model", str, description="Only this model's answers."),
+            OpenApiParameter("exact", bool, description="Only right (true) or wrong ones (false)."),
+        ],
+        responses={200: paginated(serializers.AnswerBody), 404: ErrorBody},
+    )
+    def get(self, request: Request, evaluation_id: UUID) -> Response:
+        """Answer by answer, by line, the models of a line together."""
+        evaluation = selectors.get_evaluation(self.organization, evaluation_id)
+        rows = selectors.list_answers(
+            evaluation,
+            model_name=request.query_params.get("model", ""),
+            is_exact=TRUTH.get(request.query_params.get("exact", "").lower()),
+        )
+        return Pagination.answer(rows, serializers.AnswerBody, request, self)

@@ -1,0 +1,119 @@
+from uuid import UUID
+
+from django.utils import timezone
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from accounts.api.views import OrganizationView
+from common.api import ErrorBody, Pagination, paginated
+from training import selectors, services
+from training.api import serializers
+from training.api.views import PAGING
+from training.choices import RunStatus
+
+
+class RunList(OrganizationView):
+    @extend_schema(
+        operation_id="training_runs_list",
+        parameters=[*PAGING, OpenApiParameter("status", str, enum=RunStatus.values)],
+        responses={200: paginated(serializers.TrainingRunBody)},
+    )
+    def get(self, request: Request) -> Response:
+        """Training runs, newest first."""
+        rows = selectors.list_runs(self.organization)
+        if status := request.query_params.get("status"):
+            rows = rows.filter(status=status)
+        return Pagination.answer(rows, serializers.TrainingRunBody, request, self)
+
+    @extend_schema(
+        operation_id="training_runs_create",
+        request=serializers.TrainingRunRequest,
+        responses={202: serializers.TrainingRunBody, 400: ErrorBody, 404: ErrorBody},
+    )
+    def post(self, request: Request) -> Response:
+        """Want a fine-tuning. It starts as soon as accelerators are free; follow its status."""
+        body = serializers.TrainingRunRequest(data=request.data)
+        body.is_valid(raise_exception=True)
+        run = services.create_training_run(
+            organization=self.organization,
+            actor=self.actor,
+            now=timezone.now(),
+            **body.validated_data,
+        )
+        return Response(serializers.TrainingRunBody(run).data, status=202)
+
+
+class RunDetail(OrganizationView):
+    @extend_schema(
+        operation_id="training_runs_retrieve",
+        responses={200: serializers.TrainingRunBody, 404: ErrorBody},
+    )
+    def get(self, request: Request, run_id: UUID) -> Response:
+        """A training run as it is now."""
+        run = selectors.get_run(self.organization, run_id)
+        return Response(serializers.TrainingRunBody(run).data)
+
+
+class RunCancel(OrganizationView):
+    @extend_schema(
+        operation_id="training_runs_cancel",
+        request=None,
+        responses={202: serializers.TrainingRunBody, 404: ErrorBody, 409: ErrorBody},
+    )
+    def post(self, request: Request, run_id: UUID) -> Response:
+        """Want the run no more. Asking twice changes nothing; 409 once it is over."""
+        run = services.cancel_training_run(
+            organization=self.organization, run_id=run_id, actor=self.actor, now=timezone.now()
+        )
+        run = selectors.get_run(self.organization, run.pk)
+        return Response(serializers.TrainingRunBody(run).data, status=202)
+
+
+class RunMetrics(OrganizationView):
+    @extend_schema(
+        operation_id="training_runs_metrics",
+        parameters=[*PAGING, OpenApiParameter("after_step", int)],
+        responses={200: paginated(serializers.MetricBody), 404: ErrorBody},
+    )
+    def get(self, request: Request, run_id: UUID) -> Response:
+        """What was measured, by step; with `after_step` only what came later."""
+        rows = selectors.list_metrics(selectors.get_run(self.organization, run_id))
+        after = request.query_params.get("after_step", "")
+        if after.isdigit():
+            rows = rows.filter(step__gt=min(int(after), 2**31 - 1))
+        return Pagination.answer(rows, serializers.MetricBody, request, self)
+
+
+class RunEvents(OrganizationView):
+    @extend_schema(
+        operation_id="training_runs_events",
+        parameters=PAGING,
+        responses={200: paginated(serializers.TrainingEventBody), 404: ErrorBody},
+    )
+    def get(self, request: Request, run_id: UUID) -> Response:
+        """What happened to the run, in order."""
+        rows = selectors.list_events(selectors.get_run(self.organization, run_id))
+        return Pagination.answer(rows, serializers.TrainingEventBody, request, self)
+
+
+class RunCheckpoints(OrganizationView):
+    @extend_schema(
+        operation_id="training_runs_checkpoints",
+        parameters=PAGING,
+        responses={200: paginated(serializers.CheckpointBody), 404: ErrorBody},
+    )
+    def get(self, request: Request, run_id: UUID) -> Response:
+        """Checkpoints, newest first; those with `pruned_at` are no longer there."""
+        rows = selectors.list_checkpoints(selectors.get_run(self.organization, run_id))
+        return Pagination.answer(rows, serializers.CheckpointBody, request, self)
+
+
+class RunLog(OrganizationView):
+    @extend_schema(
+        operation_id="training_runs_log", responses={200: serializers.LogBody, 404: ErrorBody}
+    )
+    def get(self, request: Request, run_id: UUID) -> Response:
+        """The end of the trainer's log."""
+        run = selectors.get_run(self.organization, run_id)
+        return Response(serializers.LogBody(run).data)

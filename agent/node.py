@@ -91,6 +91,7 @@ class NodeAgent:
     def start(self) -> None:
         """Free the rows that a killed predecessor was at work on, then begin the rounds."""
         deployments.break_leases(self.node.pk)
+        training.break_leases(self.node.pk)
         for thread in self._rounds:
             thread.start()
 

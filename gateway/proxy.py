@@ -147,6 +147,8 @@ class Transfer:
         call, status = self._inbound.call, exchange.status
         headers: Headers = [pair for pair in exchange.headers if pair[0] in PASSED]
         headers.append((b"x-request-id", self._inbound.request_id.encode()))
+        if choice.target.revision_id is not None:  # evaluations tell by it what they compared
+            headers.append((b"x-revision-id", str(choice.target.revision_id).encode()))
         is_stream = call.stream and status == 200
         answer: StreamedAnswer | WholeAnswer = WholeAnswer()
         if is_stream:

@@ -170,6 +170,13 @@ def on_lost_node() -> Q:
     return Q(node__isnull=True) | Q(node__status=NodeStatus.LOST)
 
 
+def break_leases(node_id: UUID) -> int:
+    """Free the runs that a killed agent of this node was at work on: it alone steps them. Call it
+    before an agent's first step, never while another of that node runs."""
+    rows = TrainingRun.objects.filter(status__in=HOLDING, node=node_id, lease_token__isnull=False)
+    return rows.update(lease_token=None, leased_until=None)
+
+
 def step_run(run_id: UUID, *, host: TrainerHost, now: datetime) -> bool:
     """One step of a run held by the host's node; true if it moved, so that another may follow."""
     rows = TrainingRun.objects.filter(status__in=HOLDING, node__name=host.node_name)

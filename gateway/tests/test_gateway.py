@@ -117,7 +117,8 @@ def test_a_stream_has_the_usage_chunk_only_if_asked(engine, start_gateway, secre
 
 
 def test_a_stream_asked_for_with_usage_is_passed_byte_for_byte(engine, start_gateway, secret):
-    gateway = start_gateway(make_target(make_replica(engine)))
+    target = make_target(make_replica(engine))
+    gateway = start_gateway(target)
     body = {
         "model": "tiny",
         "messages": HELLO,
@@ -128,6 +129,7 @@ def test_a_stream_asked_for_with_usage_is_passed_byte_for_byte(engine, start_gat
     answer = httpx.post(f"{gateway.url}/v1/chat/completions", json=body, headers=headers)
     direct = httpx.post(f"{engine.url}/v1/chat/completions", json=body, headers=engine.headers)
     assert answer.headers["x-request-id"] == "my-own-id-1"
+    assert answer.headers["x-revision-id"] == str(target.revision_id)
     assert answer.headers["content-type"] == direct.headers["content-type"]
     shape = [sorted(line[:12] for line in each.text.split("\n")) for each in (answer, direct)]
     assert shape[0] == shape[1]

@@ -418,6 +418,15 @@ def test_only_one_step_at_a_time(scene: Scene) -> None:
     assert scene.host.specs
 
 
+def test_an_agent_started_again_need_not_wait_for_its_predecessors_lease(scene: Scene) -> None:
+    scene.place()
+    TrainingRun.objects.update(lease_token=uuid4(), leased_until=NOW + timedelta(seconds=10))
+    assert reconcile.break_leases(uuid4()) == 0
+    assert not scene.step()
+    assert reconcile.break_leases(scene.node.pk) == 1
+    assert scene.step()
+
+
 def test_next_status_only_goes_where_it_may() -> None:
     flags = [(True, False)] * 4
     endings = (None, "finished", "yielded", "failed")

@@ -119,4 +119,4 @@ def _torch_random(device: torch.device) -> dict[str, torch.Tensor]:
 
 def _plain_random() -> dict[str, Any]:
     name, keys, *rest = np.random.get_state(legacy=True)
-    return {"python": random.getstate(), "numpy": [name, keys.tolist(), *rest]}
+    return {"python": random.getstate(), "numpy": [name, np.asarray(keys).tolist(), *rest]}

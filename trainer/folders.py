@@ -40,7 +40,7 @@ def write_folder(target: Path, fill: Callable[[Path], None], *, facts: dict[str,
         shutil.rmtree(target)
     partial.rename(target)
     _sync(target.parent)
-    return sum(file["bytes"] for file in files.values()) + (target / MANIFEST).stat().st_size
+    return sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
 
 
 def read_facts(folder: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import torch
 CHUNK_ELEMENTS = 16 * 1024 * 1024
 
 
-class _ChunkedLoss(torch.autograd.Function):
+class _ChunkedLoss(torch.autograd.Function):  # type: ignore[misc] # torch is Any to mypy
     @staticmethod
     def forward(
         ctx: Any,
@@ -74,5 +74,5 @@ def label_loss(
 
     Gradients flow to `hidden`, and to `weight` [vocabulary, width] and `bias` if they ask for it.
     """
-    loss: torch.Tensor = _ChunkedLoss.apply(hidden, weight, bias, targets, divisor)  # type: ignore[no-untyped-call]
+    loss: torch.Tensor = _ChunkedLoss.apply(hidden, weight, bias, targets, divisor)
     return loss

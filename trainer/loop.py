@@ -145,7 +145,7 @@ class Training:
         loss = 0.0
         for batch in batches:
             part = self._loaded.loss(batch.to(self._device), divisor=labels)
-            part.backward()  # type: ignore[no-untyped-call]
+            part.backward()
             self._optimizer.collect()
             loss += part.item()
         norm = self._optimizer.clip(self._given.max_grad_norm)

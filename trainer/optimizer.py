@@ -67,7 +67,6 @@ class MasterAdamW:
         """Scale the gradients down to `max_norm`; returns their norm before that."""
         return float(torch.nn.utils.clip_grad_norm_(self._masters, max_norm, foreach=True))
 
-    @torch.no_grad()
     def step(self, *, learning_rate: float) -> None:
         for group in self._adamw.param_groups:
             group["lr"] = learning_rate
@@ -84,11 +83,10 @@ class MasterAdamW:
                 kept[f"{moment}:{name}"] = value
         return kept
 
-    @torch.no_grad()
     def load(self, names: Collection[str], read: Callable[[str], torch.Tensor]) -> None:
         """Take up `tensors()` of an earlier process, one at a time, weights included."""
         for (name, _), master in zip(self._trained, self._masters, strict=True):
-            master.copy_(read(f"weight:{name}"))
+            master.detach().copy_(read(f"weight:{name}"))
             self._adamw.state[master] = {
                 moment: read(f"{moment}:{name}").to(master.device, copy=True)
                 for moment in ("step", "exp_avg", "exp_avg_sq")
@@ -99,7 +97,8 @@ class MasterAdamW:
     def _round(self) -> None:
         if self._apart:
             weights, masters = zip(*self._apart, strict=True)
-            torch._foreach_copy_(list(weights), list(masters))
+            with torch.no_grad():
+                torch._foreach_copy_(list(weights), list(masters))
 
 
 def rate_factor(given: Hyperparameters, *, begun: float, done: float) -> float:

@@ -98,7 +98,12 @@ def make_spec(root: Path, *, base: Path, rows: int = 64, **changes: Any) -> Trai
     """A spec whose every file lies under `root`; `changes` may name hyperparameters too."""
     root.mkdir(parents=True, exist_ok=True)
     known = Hyperparameters.__dataclass_fields__
-    given = {"epochs": 3.0, "batch_size": 4, "learning_rate": 3e-3, "log_every_steps": 1}
+    given: dict[str, Any] = {
+        "epochs": 3.0,
+        "batch_size": 4,
+        "learning_rate": 3e-3,
+        "log_every_steps": 1,
+    }
     given |= {"checkpoint_every_seconds": 0.05}
     given |= {name: changes.pop(name) for name in list(changes) if name in known}
     values = {

@@ -65,7 +65,7 @@ LOOKS: dict[str, Look] = {
 
 # The kinds of events that agents and reconcilers write; others are shown as they are written.
 EVENT_WORDS: dict[str, str | Promise] = {
-    "created": _("Created"),
+    "created": _("Made"),
     "placed": _("Placed"),
     "waiting": _("Waiting"),
     "starting": _("Starting"),

@@ -71,7 +71,7 @@ class StreamedAnswer:
             end = data.rfind(b"\n\n") + 2 if b"\n\n" in data else 0
             if len(data) - end <= MOST_EVENT_BYTES:
                 data, self._held = data[:end], data[end:]
-        if any(mark in data for mark in EMPTY_CHOICES):
+        if EMPTY_CHOICES[0] in data or EMPTY_CHOICES[1] in data:
             data = self._without_usage(data)
         self._count(data)
         return data
@@ -92,12 +92,19 @@ class StreamedAnswer:
         self.tokens_passed += data.count(b"\n\n") - data.count(b'"role":"')
 
     def _without_usage(self, data: bytes) -> bytes:
-        events = data.split(b"\n\n")
-        kept = [event for event in events if not self._is_usage(event)]
-        return b"\n\n".join(kept)
+        """`data` is whole events; the usage chunk, of which there is one, comes near its end."""
+        at = max(data.rfind(mark) for mark in EMPTY_CHOICES)
+        while at >= 0:
+            before = data.rfind(b"\n\n", 0, at)
+            start = before + 2 if before >= 0 else 0
+            end = data.find(b"\n\n", at) + 2
+            if self._is_usage(data[start:end]):
+                return data[:start] + data[end:]
+            at = max(data.rfind(mark, 0, start) for mark in EMPTY_CHOICES)
+        return data
 
     def _is_usage(self, event: bytes) -> bool:
-        if not event.startswith(b"data:") or not any(mark in event for mark in EMPTY_CHOICES):
+        if not event.startswith(b"data:"):
             return False
         try:
             body = orjson.loads(event[5:])

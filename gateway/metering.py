@@ -15,7 +15,8 @@ from usage import stream
 logger = logging.getLogger(__name__)
 
 MOST_WAITING = 100_000
-BATCH = 500
+BATCH = 200  # events an entry of the stream
+GATHER_SECONDS = 0.002  # what comes within it shares an entry; writing one costs 0.1 ms of a core
 LONGEST_PAUSE_SECONDS = 2.0
 LAST_CHANCE_SECONDS = 5.0
 TOKENS_PER_BYTE = 0.25  # of a request body, until the model's engine has counted some
@@ -57,6 +58,7 @@ class Meter:
         try:
             while True:
                 await self._recorded.wait()
+                await asyncio.sleep(GATHER_SECONDS)
                 self._recorded.clear()
                 await self._write_all(client)
         finally:
@@ -72,10 +74,7 @@ class Meter:
         while self._waiting:
             batch = [self._waiting[index] for index in range(min(BATCH, len(self._waiting)))]
             try:
-                async with client.pipeline(transaction=False) as pipeline:
-                    for event in batch:
-                        pipeline.xadd(stream.EVENTS, stream.encode(event))  # type: ignore[arg-type]
-                    await pipeline.execute()
+                await client.xadd(stream.EVENTS, stream.encode(batch))  # type: ignore[arg-type]
             except (RedisError, OSError) as error:
                 logger.warning("Redis takes no usage, %s wait: %s", len(self._waiting), error)
                 await asyncio.sleep(pause)

@@ -58,6 +58,7 @@ class Connection(asyncio.Protocol):
         self._buffered = 0
         self._is_paused = False
         self._is_framed = False  # the answer says where it ends
+        self._is_lasting = False  # the engine will take another request on this connection
         self._error: UpstreamError | None = None
         self.is_open = False
         self.is_busy = False
@@ -114,6 +115,7 @@ class Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
         self.status = status if status >= 200 else 0  # 1xx announce another answer
+        self._is_lasting = self._parser.should_keep_alive()  # the parser forgets at the end
 
     def on_body(self, data: bytes) -> None:
         self._pieces.append(data)
@@ -162,10 +164,7 @@ class Connection(asyncio.Protocol):
         self._wake()
 
     def may_be_kept(self) -> bool:
-        return bool(
-            self.is_open and self.is_complete and self._is_framed
-            and not self._pieces and self._parser.should_keep_alive()
-        )  # fmt: skip
+        return self.is_open and self.is_complete and self._is_lasting and not self._pieces
 
     def close(self) -> None:
         self.is_open = False

@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
-from uuid import UUID
 
 import redis
 from django.conf import settings
@@ -22,8 +21,9 @@ from usage.models import UsageEvent
 
 logger = logging.getLogger(__name__)
 
-BATCH = 1000
-MOST_AT_ONCE = 50_000  # of one call, so that a task ends
+BATCH = 50  # entries; each holds one event or up to some hundreds
+MOST_AT_ONCE = 1_000  # entries of one call, so that a task ends
+ROWS = 1000  # of one INSERT
 LOCK = "usage.ingest"
 PAUSE_SECONDS = 0.02
 
@@ -61,15 +61,12 @@ def _take_batch(client: redis.Redis, *, now: datetime) -> int:
     if not entries:
         return 0
     events, rejected = _read(entries)
-    known = set(
-        Organization.objects.filter(pk__in={each.organization_id for each in events}).values_list(
-            "pk", flat=True
-        )
-    )
+    named = Organization.objects.filter(pk__in={each.organization_id for each in events})
+    known = set(named.values_list("pk", flat=True))
     rejected += [each.request_id for each in events if each.organization_id not in known]
     events = [each for each in events if each.organization_id in known]
     with transaction.atomic():
-        UsageEvent.objects.bulk_create(events, ignore_conflicts=True)
+        UsageEvent.objects.bulk_create(events, batch_size=ROWS, ignore_conflicts=True)
         _count_late(events, now=now)
     for what in rejected:
         logger.error("a usage event that no row can be made of: %s", what)
@@ -81,15 +78,19 @@ def _take_batch(client: redis.Redis, *, now: datetime) -> int:
 def _read(
     entries: Iterable[tuple[bytes, dict[bytes, bytes]]],
 ) -> tuple[list[UsageEvent], list[str]]:
-    events, rejected = [], []
+    events: list[UsageEvent] = []
+    rejected: list[str] = []
     for _id, fields in entries:
         try:
-            values = stream.decode(fields)
-            for name in ("organization_id", "key_id", "deployment_id", "replica_id", "revision_id"):
-                values[name] = UUID(values[name]) if values[name] else None
-            events.append(UsageEvent(**values))
-        except (ValueError, TypeError) as error:
+            told = stream.decode(fields)
+        except ValueError as error:
             rejected.append(f"{error}: {fields!r}")
+            continue
+        for event in told:
+            try:
+                events.append(UsageEvent(**stream.values_of(event)))
+            except ValueError as error:
+                rejected.append(f"{error}: {event!r}")
     return events, rejected
 
 

@@ -140,14 +140,18 @@ def read_events(*, count: int, seconds: float = 5) -> list[dict]:
     """The usage events in Redis once there are `count`; a moment later, that there are no more."""
     client = Redis.from_url(settings.REDIS_URL)
     deadline = time.monotonic() + seconds
-    while client.xlen(stream.EVENTS) < count and time.monotonic() < deadline:
+    while len(_events(client)) < count and time.monotonic() < deadline:
         time.sleep(0.01)
     time.sleep(0.05)
-    entries: Any = client.xrange(stream.EVENTS)
-    events = [stream.decode(fields) for _, fields in entries]
+    events = _events(client)
     client.close()
     assert len(events) == count, events
     return events
+
+
+def _events(client: Redis) -> list[dict]:
+    entries: Any = client.xrange(stream.EVENTS)
+    return [stream.values_of(each) for _, fields in entries for each in stream.decode(fields)]
 
 
 def text_of(chunks: Iterable) -> str:

@@ -46,9 +46,9 @@ def redis() -> Redis:
 
 
 def tell(*events: stream.Event) -> None:
-    """Put events on the stream, as a gateway does."""
+    """Put events on the stream, each as an entry of its own."""
     for event in events:
-        redis().xadd(stream.EVENTS, stream.encode(event))  # type: ignore[arg-type]
+        redis().xadd(stream.EVENTS, stream.encode([event]))  # type: ignore[arg-type]
 
 
 def make_held(

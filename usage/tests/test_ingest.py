@@ -25,7 +25,7 @@ def test_an_event_becomes_a_row_and_leaves_the_stream() -> None:
 
 def test_an_event_told_twice_counts_once() -> None:
     event = make_event()
-    tell(event, make_event(), event)
+    redis().xadd(stream.EVENTS, stream.encode([event, make_event(), event]))  # type: ignore[arg-type]
     ingest.ingest(now=NOW)
     tell(event)
     ingest.ingest(now=NOW)
@@ -33,12 +33,13 @@ def test_an_event_told_twice_counts_once() -> None:
 
 
 def test_what_is_no_event_is_set_aside_and_holds_nothing_up() -> None:
-    redis().xadd(stream.EVENTS, {"event": "not json"})
+    redis().xadd(stream.EVENTS, {"events": "not json"})
     redis().xadd(stream.EVENTS, {"other": "field"})
+    tell({"request_id": "x"}, make_event(at="noon"))  # type: ignore[typeddict-item]
     tell(make_event(organization_id="018f0000-0000-7000-8000-000000000000"), make_event())
-    assert ingest.ingest(now=NOW) == 4
+    assert ingest.ingest(now=NOW) == 6
     assert UsageEvent.objects.count() == 1
-    assert redis().xlen(stream.REJECTED) == 3
+    assert redis().xlen(stream.REJECTED) == 5
 
 
 def test_a_long_stream_is_taken_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,1 @@
+"""Programs that measure the platform beside a reference, in the same run."""

@@ -1,0 +1,74 @@
+"""The gateway for its benchmark: everything real but the directory's source, which holds one key
+and one route, so that no database is needed. Reads BENCH_SECRET and BENCH_ENGINE_PORT."""
+
+import os
+from collections.abc import Iterable
+from uuid import UUID
+
+import django
+
+django.setup()
+
+from django.conf import settings  # noqa: E402
+
+from accounts.services import hash_secret, prefix_of  # noqa: E402
+from common.ids import new_id  # noqa: E402
+from gateway.app import Gateway  # noqa: E402
+from gateway.directory import Directory, Key, Replica, Route, Target  # noqa: E402
+from gateway.limits import Limits, LimitSettings  # noqa: E402
+from gateway.metering import Meter  # noqa: E402
+
+SECRET = os.environ["BENCH_SECRET"]
+ORGANIZATION = new_id()
+
+
+class OneOfEach:
+    """A source with one key, and one route."""
+
+    def load_recent_keys(self, limit: int) -> list[Key]:
+        return self.load_keys([prefix_of(SECRET)])
+
+    def load_keys(self, prefixes: Iterable[str]) -> list[Key]:
+        return [
+            Key(
+                id=KEY_ID,
+                name="bench",
+                prefix=prefix_of(SECRET),
+                secret_hash=hash_secret(SECRET),
+                organization_id=ORGANIZATION,
+                organization_slug="bench",
+                scopes=frozenset({"inference"}),
+            )
+        ]
+
+    def load_routes(self) -> list[Route]:
+        replica = Replica(
+            id=KEY_ID, host="127.0.0.1", port=int(os.environ["BENCH_ENGINE_PORT"]), token="t"
+        )
+        target = Target(
+            deployment_id=KEY_ID,
+            deployment_name="bench",
+            revision_id=None,
+            served_model_name="bench",
+            weight=100,
+            replicas=(replica,),
+        )
+        return [Route(name="bench", organization_id=ORGANIZATION, created_at=0, targets=(target,))]
+
+    def touch_keys(self, ids: Iterable[UUID]) -> None:
+        return None
+
+
+KEY_ID = new_id()
+gateway = Gateway(
+    directory=Directory(OneOfEach(), redis_url=settings.REDIS_URL),
+    meter=Meter(settings.REDIS_URL),
+    limits=Limits(LimitSettings(requests_per_minute=10_000_000, concurrency=10_000)),
+)
+
+
+async def application(scope, receive, send):
+    if scope["type"] == "lifespan":
+        await gateway.lifespan(receive, send)
+    else:
+        await gateway(scope, receive, send)

@@ -69,13 +69,12 @@ class SplitBody(serializers.ModelSerializer):
 
 
 class DatasetVersionBody(serializers.ModelSerializer):
-    dataset_id = serializers.UUIDField(read_only=True)
     dataset_name = serializers.CharField(source="dataset.name", read_only=True)
     splits = SplitBody(many=True, read_only=True)
 
     class Meta:
         model = DatasetVersion
-        fields = ["id", "dataset_id", "dataset_name", "number", "format", "splits", "created_at"]
+        fields = ["id", "dataset", "dataset_name", "number", "format", "splits", "created_at"]
 
 
 class DatasetVersionDetail(DatasetVersionBody):
@@ -87,8 +86,8 @@ class DatasetVersionDetail(DatasetVersionBody):
 
 class TrainingRunRequest(serializers.Serializer):
     name = serializers.CharField(max_length=96)
-    base_revision_id = serializers.UUIDField()
-    dataset_version_id = serializers.UUIDField()
+    base_revision = serializers.UUIDField()
+    dataset_version = serializers.UUIDField()
     output_name = serializers.CharField(max_length=96)
     tuning = serializers.ChoiceField(Tuning.choices, default=Tuning.LORA)
     hyperparameters = HyperparametersField(required=False, default=dict)
@@ -99,14 +98,10 @@ class TrainingRunRequest(serializers.Serializer):
 
 
 class TrainingRunBody(serializers.ModelSerializer):
-    base_revision_id = serializers.UUIDField(read_only=True)
-    base_revision: serializers.StringRelatedField = serializers.StringRelatedField()
-    dataset_version_id = serializers.UUIDField(read_only=True)
-    dataset_version: serializers.StringRelatedField = serializers.StringRelatedField()
-    result_revision_id = serializers.UUIDField(read_only=True, allow_null=True)
-    result_revision: serializers.StringRelatedField = serializers.StringRelatedField()
-    node: serializers.StringRelatedField = serializers.StringRelatedField()
-    allocation_id = serializers.UUIDField(read_only=True, allow_null=True)
+    base_revision_name = serializers.CharField(source="base_revision.__str__", read_only=True)
+    dataset_version_name = serializers.CharField(source="dataset_version.__str__", read_only=True)
+    result_revision_name = serializers.SerializerMethodField()
+    node_name = serializers.SerializerMethodField()
     accelerators = serializers.IntegerField(source="accelerators_wanted", read_only=True)
     hyperparameters = HyperparametersField(read_only=True)
 
@@ -119,10 +114,10 @@ class TrainingRunBody(serializers.ModelSerializer):
             "status_reason",
             "message",
             "status_changed_at",
-            "base_revision_id",
             "base_revision",
-            "dataset_version_id",
+            "base_revision_name",
             "dataset_version",
+            "dataset_version_name",
             "train_split",
             "eval_split",
             "output_name",
@@ -131,8 +126,8 @@ class TrainingRunBody(serializers.ModelSerializer):
             "hyperparameters",
             "accelerators",
             "pool_name",
-            "node",
-            "allocation_id",
+            "node_name",
+            "allocation",
             "attempt",
             "step",
             "total_steps",
@@ -141,14 +136,21 @@ class TrainingRunBody(serializers.ModelSerializer):
             "tokens_total",
             "tokens_per_second",
             "seconds_left",
-            "result_revision_id",
             "result_revision",
+            "result_revision_name",
             "cancel_requested_at",
             "created_at",
             "started_at",
             "ended_at",
         ]
         read_only_fields = fields
+
+    def get_result_revision_name(self, run: TrainingRun) -> str | None:
+        return str(run.result_revision) if run.result_revision else None
+
+    def get_node_name(self, run: TrainingRun) -> str | None:
+        """Of the node that holds it, or that it ran on last."""
+        return run.node.name if run.node else None
 
 
 class MetricBody(serializers.ModelSerializer):
@@ -186,9 +188,9 @@ class LogBody(serializers.Serializer):
 
 class EvaluationRequest(serializers.Serializer):
     name = serializers.CharField(max_length=96)
-    dataset_version_id = serializers.UUIDField()
+    dataset_version = serializers.UUIDField()
     split = serializers.CharField(max_length=40)
-    model_names = serializers.ListField(
+    models = serializers.ListField(
         child=serializers.CharField(max_length=200),
         help_text="Public names as clients send them in `model`; the first is the baseline.",
     )
@@ -197,10 +199,12 @@ class EvaluationRequest(serializers.Serializer):
 
 
 class EvaluationBody(serializers.ModelSerializer):
-    dataset_version_id = serializers.UUIDField(source="split.version_id", read_only=True)
-    dataset_version = serializers.CharField(source="split.version", read_only=True)
+    dataset_version = serializers.UUIDField(source="split.version_id", read_only=True)
+    dataset_version_name = serializers.CharField(source="split.version.__str__", read_only=True)
     split = serializers.CharField(source="split.name", read_only=True)
-    model_names = serializers.ListField(child=serializers.CharField(), read_only=True)
+    models = serializers.ListField(
+        child=serializers.CharField(), source="model_names", read_only=True
+    )
     revision_ids = serializers.DictField(child=serializers.CharField(), read_only=True)
     results = serializers.DictField(
         child=serializers.JSONField(),
@@ -217,10 +221,10 @@ class EvaluationBody(serializers.ModelSerializer):
             "status_reason",
             "message",
             "status_changed_at",
-            "dataset_version_id",
             "dataset_version",
+            "dataset_version_name",
             "split",
-            "model_names",
+            "models",
             "revision_ids",
             "limit",
             "max_tokens",

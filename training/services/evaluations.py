@@ -115,7 +115,7 @@ def _find_split(organization: Organization, version_id: UUID, name: str) -> Data
     )
     splits = {row.name: row for row in rows}
     if not splits:
-        raise NotFound("No such dataset version.", field="dataset_version_id")
+        raise NotFound("No such dataset version.", field="dataset_version")
     if name not in splits:
         raise InvalidInput(
             f"The version has no split {name!r}.",
@@ -129,13 +129,13 @@ def _check_models(names: Sequence[str]) -> None:
     if not 1 <= len(names) <= MAX_MODELS or len(set(names)) != len(names):
         raise InvalidInput(
             "An evaluation compares different models.",
-            field="model_names",
+            field="models",
             remedy=f"Name 1 to {MAX_MODELS} models, each once, the baseline first.",
         )
     for name in names:
         if not name.strip() or len(name) > NAME_CHARACTERS or "\0" in name:
             raise InvalidInput(
                 f"{name!r} cannot be a model's name.",
-                field="model_names",
+                field="models",
                 remedy="Give the names that clients send as `model`.",
             )

@@ -147,11 +147,11 @@ def cancel_training_run(
 def _base_revision(organization: Organization, revision_id: UUID) -> Revision:
     base = Revision.objects.of(organization).filter(pk=revision_id).first()
     if base is None:
-        raise NotFound("No such revision.", field="base_revision_id")
+        raise NotFound("No such revision.", field="base_revision")
     if base.kind not in TRAINABLE:
         raise InvalidInput(
             f"{base} is of kind {base.kind}, which cannot be trained further.",
-            field="base_revision_id",
+            field="base_revision",
             remedy="Choose a base model or a full fine-tune.",
         )
     return base
@@ -161,7 +161,7 @@ def _dataset_version(organization: Organization, version_id: UUID) -> DatasetVer
     rows = DatasetVersion.objects.filter(dataset__organization=organization)
     version = rows.filter(pk=version_id).first()
     if version is None:
-        raise NotFound("No such dataset version.", field="dataset_version_id")
+        raise NotFound("No such dataset version.", field="dataset_version")
     return version
 
 

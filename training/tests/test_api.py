@@ -89,9 +89,9 @@ def test_odd_uploads_are_refused_by_field(client: APIClient, settings) -> None:
 
     assert refusal({}) == (400, "files")
     assert refusal({"train": [part(chat_lines(1)), part(chat_lines(1))]}) == (400, "files.train")
-    assert refusal({"train": part(chat_lines(1)), "tokenizer_revision_id": "x"}) == (
+    assert refusal({"train": part(chat_lines(1)), "tokenizer_revision": "x"}) == (
         400,
-        "tokenizer_revision_id",
+        "tokenizer_revision",
     )
     settings.FACTORY_MAX_UPLOAD_BYTES = -(2**20)
     assert refusal({"train": part(chat_lines(1))}) == (413, "files")
@@ -101,8 +101,8 @@ def test_a_run_is_wanted_followed_and_cancelled(client: APIClient, tmp_path: Pat
     base, version = make_revision(tmp_path), make_version()
     wanted = {
         "name": "tune",
-        "base_revision_id": str(base.pk),
-        "dataset_version_id": str(version.pk),
+        "base_revision": str(base.pk),
+        "dataset_version": str(version.pk),
         "output_name": "tuned",
         "tuning": "full",
         "eval_split": "heldout",
@@ -111,7 +111,9 @@ def test_a_run_is_wanted_followed_and_cancelled(client: APIClient, tmp_path: Pat
     made = client.post(f"{V1}/training-runs/", wanted, format="json")
     assert made.status_code == 202, made.json()
     body = made.json()
-    assert (body["status"], body["base_revision"]) == ("pending", "retail/tiny:1")
+    assert (body["status"], body["base_revision_name"]) == ("pending", "retail/tiny:1")
+    assert body["base_revision"] == str(base.pk)
+    assert (body["node_name"], body["result_revision"]) == (None, None)
     assert body["hyperparameters"]["epochs"] == 1
     assert "lease_token" not in body
     run = TrainingRun.objects.get()
@@ -141,8 +143,8 @@ def test_a_wrong_hyperparameter_is_named(client: APIClient, tmp_path: Path) -> N
     base, version = make_revision(tmp_path), make_version()
     wanted = {
         "name": "tune",
-        "base_revision_id": str(base.pk),
-        "dataset_version_id": str(version.pk),
+        "base_revision": str(base.pk),
+        "dataset_version": str(version.pk),
         "output_name": "tuned",
         "hyperparameters": {"learning_rat": 1},
     }
@@ -183,9 +185,9 @@ def test_an_evaluation_is_wanted_and_its_answers_read(client: APIClient) -> None
     version = make_version()
     wanted = {
         "name": "compare",
-        "dataset_version_id": str(version.pk),
+        "dataset_version": str(version.pk),
         "split": "heldout",
-        "model_names": ["base", "tuned"],
+        "models": ["base", "tuned"],
         "limit": 3,
     }
     made = client.post(f"{V1}/evaluations/", wanted, format="json")

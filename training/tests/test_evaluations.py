@@ -272,9 +272,9 @@ def test_a_cancelled_evaluation_keeps_its_answers(platform: Platform) -> None:
     [
         ({"name": "a/b"}, "name"),
         ({"split": "trial"}, "split"),
-        ({"model_names": []}, "model_names"),
-        ({"model_names": ["a", "a"]}, "model_names"),
-        ({"model_names": [" "]}, "model_names"),
+        ({"model_names": []}, "models"),
+        ({"model_names": ["a", "a"]}, "models"),
+        ({"model_names": [" "]}, "models"),
         ({"limit": 0}, "limit"),
         ({"max_tokens": 0}, "max_tokens"),
     ],

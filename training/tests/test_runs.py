@@ -61,15 +61,15 @@ def test_an_adapter_cannot_be_trained_further(tmp_path: Path) -> None:
     adapter = make_revision(tmp_path, name="adapter", kind="adapter", parent=base, seed=1)
     with pytest.raises(InvalidInput) as refused:
         make_run(tmp_path, base_revision_id=adapter.pk)
-    assert refused.value.field == "base_revision_id"
+    assert refused.value.field == "base_revision"
 
 
 def test_others_bases_and_datasets_do_not_exist_for_us(tmp_path: Path) -> None:
     bank = make_organization("bank")
     base, version = make_revision(tmp_path, bank), make_version(bank)
     for options, field in (
-        ({"base_revision_id": base.pk}, "base_revision_id"),
-        ({"dataset_version_id": version.pk}, "dataset_version_id"),
+        ({"base_revision_id": base.pk}, "base_revision"),
+        ({"dataset_version_id": version.pk}, "dataset_version"),
     ):
         with pytest.raises(NotFound) as refused:
             make_run(tmp_path, None, name=field[:4], **options)

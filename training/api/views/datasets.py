@@ -26,7 +26,7 @@ UPLOAD: dict[str, Any] = {
         "properties": {
             "train": FILE,
             "heldout": FILE,
-            "tokenizer_revision_id": {
+            "tokenizer_revision": {
                 "type": "string",
                 "format": "uuid",
                 "description": "A revision whose tokenizer and chat template count the tokens.",
@@ -119,13 +119,13 @@ class VersionList(OrganizationView):
         return Response(serializers.DatasetVersionDetail(version).data, status=201)
 
     def _tokenizer_revision(self, data: Any) -> Revision | None:
-        given = data.get("tokenizer_revision_id")
+        given = data.get("tokenizer_revision")
         if not given:
             return None
         try:
             return registry.get_revision(self.organization, UUID(str(given)))
         except (ValueError, NotFound) as error:
-            raise InvalidInput("No such revision.", field="tokenizer_revision_id") from error
+            raise InvalidInput("No such revision.", field="tokenizer_revision") from error
 
 
 class VersionDetail(OrganizationView):

@@ -34,11 +34,14 @@ class EvaluationList(OrganizationView):
         """Compare served models on a split, through the serving path, the baseline first."""
         body = serializers.EvaluationRequest(data=request.data)
         body.is_valid(raise_exception=True)
+        asked = dict(body.validated_data)
         evaluation = services.create_evaluation(
             organization=self.organization,
+            dataset_version_id=asked.pop("dataset_version"),
+            model_names=asked.pop("models"),
             actor=self.actor,
             now=timezone.now(),
-            **body.validated_data,
+            **asked,
         )
         return Response(serializers.EvaluationBody(evaluation).data, status=202)
 

@@ -35,11 +35,14 @@ class RunList(OrganizationView):
         """Want a fine-tuning. It starts as soon as accelerators are free; follow its status."""
         body = serializers.TrainingRunRequest(data=request.data)
         body.is_valid(raise_exception=True)
+        asked = dict(body.validated_data)
         run = services.create_training_run(
             organization=self.organization,
+            base_revision_id=asked.pop("base_revision"),
+            dataset_version_id=asked.pop("dataset_version"),
             actor=self.actor,
             now=timezone.now(),
-            **body.validated_data,
+            **asked,
         )
         return Response(serializers.TrainingRunBody(run).data, status=202)
 

@@ -95,7 +95,7 @@ def _ask_for_a_while(evaluation: Evaluation, *, now: datetime) -> dict[str, Wait
             asked = [question for question in batch if question.model_name not in waits]
             outcome = asking.ask(
                 asked,
-                base_url=settings.FACTORY_BASE_URL,
+                base_url=settings.FACTORY_GATEWAY_URL,
                 secret=key.secret,
                 max_tokens=evaluation.max_tokens,
                 seconds=until - time.monotonic(),

@@ -85,7 +85,7 @@ class Handler(BaseHTTPRequestHandler):
 def platform(settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Platform]:
     server = Platform()
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    settings.FACTORY_BASE_URL = server.url
+    settings.FACTORY_GATEWAY_URL = server.url
     monkeypatch.setattr(asking, "PAUSE_SECONDS", 0.01)
     yield server
     server.shutdown()
@@ -221,7 +221,7 @@ def test_waiting_has_an_end(platform: Platform, status: int, minutes: int, reaso
 
 
 def test_nobody_at_the_gateway_is_waited_for(settings) -> None:
-    settings.FACTORY_BASE_URL = "http://127.0.0.1:9"
+    settings.FACTORY_GATEWAY_URL = "http://127.0.0.1:9"
     waiting = run(want(limit=1))
     assert waiting.status_reason == "model_not_ready"
     assert "cannot be reached" in waiting.message

@@ -14,6 +14,7 @@ from engines.protocol.responses import TokenLogprob
 class Status(enum.StrEnum):
     LOADING = "loading"
     READY = "ok"
+    STALLED = "stalled"  # a step has taken so long that it may never end
 
 
 class HungUp(Exception):

@@ -27,6 +27,7 @@ Send = Callable[[Message], Awaitable[None]]
 MAX_BODY_BYTES = 32 << 20
 LOADING_RETRY_SECONDS = 2
 DRAINING_RETRY_SECONDS = 1
+STALLED_RETRY_SECONDS = 10
 
 logger = logging.getLogger(__name__)
 
@@ -158,11 +159,18 @@ class EngineServer:
                 code="draining",
                 retry_after_seconds=DRAINING_RETRY_SECONDS,
             )
-        if self._backend.status is not Status.READY:
+        status = self._backend.status
+        if status is Status.LOADING:
             raise unavailable(
                 "The model is still loading.",
                 code="loading",
                 retry_after_seconds=LOADING_RETRY_SECONDS,
+            )
+        if status is Status.STALLED:
+            raise unavailable(
+                "The engine does not answer.",
+                code="stalled",
+                retry_after_seconds=STALLED_RETRY_SECONDS,
             )
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # torch takes seconds to import: the engine's thread does it,
     from engines.builtin.scheduler import News
 
 FULL_RETRY_SECONDS = 2
+STALL_SECONDS = 120.0  # far beyond any step: 512 prompt tokens of a large model on a slow CPU
 
 
 class BuiltinBackend:
@@ -32,7 +33,10 @@ class BuiltinBackend:
 
     @property
     def status(self) -> Status:
-        return Status.READY if self._engine else Status.LOADING
+        if self._engine is None:
+            return Status.LOADING
+        stalled = self._engine.scheduler.step_seconds > STALL_SECONDS
+        return Status.STALLED if stalled else Status.READY
 
     @property
     def fingerprint(self) -> str:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 
 from engines.builtin.answer import Answer
-from engines.builtin.cache import SlotCache, slots_that_fit
+from engines.builtin.cache import SlotCache
+from engines.builtin.memory import is_out_of_memory, slots_that_fit
 from engines.builtin.model import Decoder
 from engines.builtin.runner import Runner
 from engines.builtin.scheduler import News, Scheduler
@@ -109,7 +110,9 @@ def load(spec: ServeSpec, *, publish: Callable[[News], None]) -> Engine:
             memory_bytes=spec.memory_bytes,
         )
         cache = SlotCache(shape, slots=slots, context=context, device=spec.device, dtype=dtype)
-    except (MemoryError, torch.OutOfMemoryError) as error:
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
         raise CannotServe("memory_short", str(error)) from None
     decoder = Decoder(shape, weights, context=context)
     runner = Runner(decoder, cache)

@@ -8,21 +8,20 @@ one that ends gives its slot to the last one.
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
-
-import torch
 
 from engines.backend import Delta
 from engines.builtin.answer import Answer
 from engines.builtin.cache import SlotCache
+from engines.builtin.memory import is_out_of_memory
 from engines.builtin.runner import Runner, Work
 from engines.builtin.sampling import choose
 from engines.protocol.errors import ApiError, failed, unavailable
 
 PREFILL_TOKENS = 512  # of prompts in one step: bounds how long a long prompt delays the others
 FAILURES_IN_A_ROW = 3  # steps; then the engine is broken and its process should be replaced
-OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 News = list[tuple[Answer, Delta | ApiError]]
 
@@ -47,6 +46,7 @@ class Scheduler:
         self._stopping = False
         self._arrivals = 0
         self._failures = 0
+        self._step_began_at: float | None = None  # monotonic; None between steps
 
     @property
     def running(self) -> int:
@@ -64,6 +64,12 @@ class Scheduler:
     def cache_used(self) -> float:
         used = sum(answer.computed for answer in list(self._running))
         return used / (self._cache.slots * self._cache.context)
+
+    @property
+    def step_seconds(self) -> float:
+        """How long the present step has taken so far; 0 between steps."""
+        began_at = self._step_began_at
+        return 0.0 if began_at is None else time.monotonic() - began_at
 
     def submit(self, answers: Sequence[Answer]) -> None:
         with self._wake:
@@ -89,12 +95,15 @@ class Scheduler:
     def run(self) -> None:
         """Steps until stopped. Raises the last error if steps keep failing."""
         while self._wait_for_work():
+            self._step_began_at = time.monotonic()
             try:
                 self._step()
                 self._failures = 0
             except Exception as error:
                 logger.exception("a step of %s answers failed", len(self._running))
                 self._survive(error)
+            finally:
+                self._step_began_at = None
 
     def _wait_for_work(self) -> bool:
         with self._wake:
@@ -159,7 +168,7 @@ class Scheduler:
 
     def _survive(self, error: Exception) -> None:
         """Refuses as few answers as may help: the newest if memory ran out, else all running."""
-        if _is_out_of_memory(error) and self._running:
+        if is_out_of_memory(error) and self._running:
             reading = [each for each in self._running if each.left > 1] or self._running
             refused = [max(reading, key=lambda each: each.arrival)]
             reason = unavailable(
@@ -181,9 +190,3 @@ class Scheduler:
 def _work(answer: Answer, limit: int) -> Work:
     tokens = answer.next_tokens(limit)
     return Work(answer.slot, answer.computed, tokens, wants_logits=len(tokens) == answer.left)
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(each in str(error) for each in OUT_OF_MEMORY)

@@ -30,12 +30,16 @@ class Loop:
         self.thread = threading.Thread(target=self._live)
 
     def ask(self, name, **rules):
+        answer = self.make(name, **rules)
+        self.scheduler.submit([answer])
+        return answer
+
+    def make(self, name, **rules):
         rules = {"temperature": 0.0, "max_tokens": 8, "ignore_eos": True} | rules
         request = Request(
             is_chat=False, model="tiny", prompts=[[5, 6, 7, 8]], sampling=Sampling(**rules)
         )
         answers, _ = self.engine.answers(request, ticket=name)
-        self.scheduler.submit(answers)
         return answers[0]
 
     def results(self, count):
@@ -94,8 +98,9 @@ def test_answers_after_a_refusal_are_what_they_would_have_been(loop):
     loop.thread.start()
     loop.results(1)
     loop.failures = {loop.steps + 3: NO_MEMORY}
-    survivor, _ = loop.ask("a"), loop.ask("b")
-    loop.results(2)
+    survivor, refused = loop.make("a"), loop.make("b")
+    loop.scheduler.submit([survivor, refused])  # both are there when memory runs out
+    assert loop.results(2) == {"a": "length", "b": "out_of_memory"}
     assert survivor.tokens == expected.tokens
 
 
@@ -118,6 +123,25 @@ def test_an_engine_that_keeps_failing_gives_up(loop):
         assert loop.results(1) == {name: "internal_error"}
     loop.thread.join(timeout=10)
     assert isinstance(loop.ended, ValueError)
+
+
+def test_a_step_that_does_not_end_shows(loop, monkeypatch):
+    assert loop.scheduler.step_seconds == 0
+    inside, release = threading.Event(), threading.Event()
+
+    def hang(work):
+        inside.set()
+        release.wait(timeout=30)
+        return loop._run(work)
+
+    monkeypatch.setattr(loop.scheduler._runner, "run", hang)
+    loop.ask("a", max_tokens=1)
+    loop.thread.start()
+    assert inside.wait(timeout=30)
+    earlier = loop.scheduler.step_seconds
+    assert 0 < earlier <= loop.scheduler.step_seconds
+    release.set()
+    assert loop.results(1) == {"a": "length"}
 
 
 def test_a_cancelled_answer_publishes_no_more(loop):

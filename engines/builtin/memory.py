@@ -1,0 +1,50 @@
+"""What fits into memory, and how to tell that something did not."""
+
+import psutil
+import torch
+
+from engines.builtin.shape import DecoderShape
+from engines.process import CannotServe
+
+FREE_MEMORY_SHARE = 0.8  # of what the machine has free, where the spec gives no bound
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+
+
+def slots_that_fit(
+    shape: DecoderShape,
+    *,
+    wanted: int,
+    context: int,
+    device: str,
+    dtype: torch.dtype,
+    weight_bytes: int,
+    memory_bytes: int | None,
+) -> int:
+    """How many of the wanted slots fit. Raises CannotServe if not even one does."""
+    slot_bytes: int = shape.kv_values_per_token * context * dtype.itemsize
+    if memory_bytes is None:
+        room = int(_free_bytes(device) * FREE_MEMORY_SHARE)
+    else:
+        room = memory_bytes - weight_bytes
+    fitting = min(wanted, room // slot_bytes)
+    if fitting < 1:
+        raise CannotServe(
+            "memory_short",
+            f"weights take {weight_bytes} bytes and one sequence of {context} tokens"
+            f" {slot_bytes} more; give more memory or a smaller max_context_tokens",
+        )
+    return fitting
+
+
+def _free_bytes(device: str) -> int:
+    kind = torch.device(device).type
+    if kind == "cpu":
+        return int(psutil.virtual_memory().available)
+    return int(torch.get_device_module(kind).mem_get_info(device)[0])
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """torch's CPU allocator says so in words alone."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(each in str(error) for each in OUT_OF_MEMORY)

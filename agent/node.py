@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from uuid import UUID
 
-from django.db import close_old_connections, connections
+from django.db import DatabaseError, close_old_connections, connections
 from django.utils import timezone
 
 from agent import probe
@@ -137,8 +137,7 @@ class NodeAgent:
     def end_processes(self, *, seconds: float) -> None:
         """End all engines and trainers: asked first, killed after `seconds`. The replicas' rows
         say so; runs go on from their checkpoints when the agent is back."""
-        runs = TrainingRun.objects.filter(node=self.node.pk, status__in=HOLDING)
-        names = [str(pk) for pk in runs.values_list("pk", flat=True)]
+        names = self._held_runs()
         for name in names:
             self.trainers.stop(name)
         deadline = time.monotonic() + seconds
@@ -154,7 +153,18 @@ class NodeAgent:
             engines.forget(name)
         for name in names:
             self.trainers.stop(name, force=True)
-        deployments.end_with_agent(self.node.pk, now=timezone.now())
+        try:
+            deployments.end_with_agent(self.node.pk, now=timezone.now())
+        except DatabaseError:
+            logger.exception("the end of this node's engines is not written: its next agent will")
+
+    def _held_runs(self) -> list[str]:
+        runs = TrainingRun.objects.filter(node=self.node.pk, status__in=HOLDING)
+        try:
+            return [str(pk) for pk in runs.values_list("pk", flat=True)]
+        except DatabaseError:
+            logger.exception("trainers are left alone: the database does not say which")
+            return []
 
     def _known_engines(self, names: frozenset[str]) -> Collection[str]:
         rows = deployments.list_placed(self.node.pk)

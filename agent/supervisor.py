@@ -27,8 +27,7 @@ import psutil
 MARK = "AI_FACTORY_PROCESS"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 LOG_LIMIT_BYTES = 10 * 2**20
-# A process's start is counted from boot, and the clock's idea of boot may be corrected meanwhile.
-SAME_START_SECONDS = 1.5
+PROC = Path("/proc")
 
 
 class Life(StrEnum):
@@ -55,7 +54,7 @@ class Record:
     argv: list[str]
     started_at: float
     pid: int | None = None
-    create_time: float | None = None
+    born: str = ""  # as `birth` tells it
     ended_at: float | None = None
     returncode: int | None = None
 
@@ -209,11 +208,7 @@ class ProcessSupervisor:
             return None
 
     def _adopt(self, name: str, record: Record, pid: int) -> Record:
-        try:
-            created = psutil.Process(pid).create_time()
-        except psutil.NoSuchProcess:  # gone before it could be looked at
-            created = record.started_at
-        record = replace(record, pid=pid, create_time=created)
+        record = replace(record, pid=pid, born=birth(pid))
         self._record(name, record)
         return record
 
@@ -222,7 +217,7 @@ class ProcessSupervisor:
             return False
         if (child := self._children.get(record.pid)) is not None:
             return child.poll() is None
-        return same_process(record.pid, record.create_time or 0.0) is not None
+        return record.born != "" and birth(record.pid) == record.born
 
     def _ended(self, name: str, record: Record) -> Record:
         child = self._children.pop(record.pid, None) if record.pid else None
@@ -263,16 +258,31 @@ class ProcessSupervisor:
                     yield name, process
 
 
-def same_process(pid: int, create_time: float) -> psutil.Process | None:
-    """The living process `pid` if it is the one that began at `create_time`, not a later one that
-    got the same number. A zombie does not live."""
+def birth(pid: int) -> str:
+    """When the living process `pid` began, to tell it from a later one that got the same number;
+    empty if there is none, or a zombie.
+
+    On Linux: the boot it began in, and clock ticks since then (proc(5), stat field 22), which no
+    correction of the clock moves.
+    """
     try:
         process = psutil.Process(pid)
-        if abs(process.create_time() - create_time) > SAME_START_SECONDS:
-            return None
-        return None if process.status() == psutil.STATUS_ZOMBIE else process
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return ""
+        fields = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+        boot = (PROC / "sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {fields[19]}"
     except psutil.NoSuchProcess:
-        return None
+        return ""
+    except OSError:
+        return _birth_elsewhere(pid)
+
+
+def _birth_elsewhere(pid: int) -> str:
+    try:
+        return f"{psutil.Process(pid).create_time():.2f}"
+    except psutil.NoSuchProcess:
+        return ""
 
 
 def _write(path: Path, text: str) -> None:

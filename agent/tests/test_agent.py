@@ -58,9 +58,19 @@ class RunningAgent:
         """Let the sweeps come round until it holds."""
         deadline = time.monotonic() + seconds
         while not holds():
-            assert time.monotonic() < deadline, self.log.read_text()[-4000:]
+            assert time.monotonic() < deadline, self.report()
             tasks.sweep()
             time.sleep(0.1)
+
+    def report(self) -> str:
+        """How the rows are, and what the agent and the engines said."""
+        rows = Replica.objects.order_by("created_at")
+        told = [
+            f"{row} {row.status} {row.status_reason} wanted={row.wanted} pid={row.pid} "
+            f"{row.message}\n{row.log_tail[-1000:]}"
+            for row in rows
+        ]
+        return "\n".join([*told, self.log.read_text()[-3000:]])
 
     def _environment(self) -> dict[str, str]:
         there = {

@@ -136,7 +136,7 @@ def test_a_process_started_just_before_its_agent_died_is_found(root: Path) -> No
     one = ProcessSupervisor(root)
     pid = start(one)
     path = root / "a" / "process.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"pid": None, "create_time": None}))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"pid": None, "born": ""}))
     two = ProcessSupervisor(root)
     assert start(two) == pid
     assert json.loads(path.read_text())["pid"] == pid
@@ -157,8 +157,9 @@ def test_a_stranger_with_the_same_pid_is_neither_seen_nor_signalled(root: Path) 
     try:
         one = ProcessSupervisor(root)
         (root / "a").mkdir()
-        began = psutil.Process(stranger.pid).create_time()
-        record = {"argv": SLEEP, "started_at": 1.0, "pid": stranger.pid, "create_time": began - 60}
+        boot, ticks = supervisor.birth(stranger.pid).rsplit(" ", 1)
+        born = f"{boot} {int(ticks) - 1}"
+        record = {"argv": SLEEP, "started_at": 1.0, "pid": stranger.pid, "born": born}
         (root / "a" / "process.json").write_text(json.dumps(record))
         assert not one.signal("a", signal.SIGKILL)
         assert life(one) is Life.EXITED

@@ -22,9 +22,11 @@ WORTH = {S.READY: 0, S.STARTING: 1, S.PENDING: 2}  # what is kept when fewer are
 def list_unsettled() -> QuerySet[Deployment]:
     """Every deployment that is not yet, or no longer, as it is wanted."""
     live = Q(status__in=LIVE)
-    settled = Q(observed_generation=F("generation")) & (
+    settled = Q(observed_generation=F("generation"), delete_requested_at__isnull=True) & (
         Q(status=D.READY, ready_now=F("desired_replicas"), live_now=F("desired_replicas"))
-        | Q(status__in=[D.STOPPED, D.FAILED], live_now=0)
+        & Q(desired_replicas__gt=0)
+        | Q(status=D.FAILED, desired_replicas__gt=0, live_now=0)
+        | Q(status=D.STOPPED, desired_replicas=0, live_now=0)
     )
     lost = Q(node__status=NodeStatus.LOST) | Q(node__isnull=True, status__in=PLACED)
     rows = Deployment.objects.filter(deleted_at__isnull=True).annotate(

@@ -190,10 +190,13 @@ def _drain_seconds(replica: Replica) -> float:
 
 
 def _explain(status: S, reason: str, log_tail: str) -> str:
-    last = next((line for line in reversed(log_tail.splitlines()) if line.strip()), "")
+    """For people. An engine that knows why it ends says so in its last error line."""
+    lines = [line for line in log_tail.splitlines() if "ERROR" in line or "Error" in line]
+    last = f" {lines[-1]}" if lines else ""
     if reason in FAULTS:
-        return f"{FAULTS[reason]} Its last words: {last}" if last else FAULTS[reason]
+        return FAULTS[reason] + last
     if status != S.FAILED:
         return ""
-    what = "The engine ended" if reason == "engine_exited" else "The engine is gone"
-    return f"{what}. Its last words: {last}" if last else f"{what} and said nothing."
+    if reason == "engine_exited":
+        return f"The engine ended:{last}" if last else "The engine ended without saying why."
+    return f"The engine is gone.{last}"

@@ -77,21 +77,27 @@ def test_what_is_too_much_is_let_go_the_least_useful_first(tmp_path: Path) -> No
 def test_scaled_to_none_is_stopped_once_the_last_has_gone(tmp_path: Path) -> None:
     deployment = make_deployment(tmp_path)
     replica = make_replica(deployment, status=S.READY)
+    look(deployment)
     scale(deployment, 0)
     assert look(deployment).status != D.STOPPED
     Replica.objects.filter(pk=replica.pk).update(status=S.STOPPED)
+    assert reconcile.list_unsettled().exists()  # found without any message
     assert look(deployment).status == D.STOPPED
     assert not reconcile.list_unsettled().exists()
 
 
-def test_a_deleted_deployment_keeps_its_row_and_frees_its_name(tmp_path: Path) -> None:
+@pytest.mark.parametrize("was", [D.READY, D.FAILED, D.PENDING])
+def test_a_deleted_deployment_keeps_its_row_and_frees_its_name(tmp_path: Path, was: str) -> None:
     deployment = make_deployment(tmp_path)
     replica = make_replica(deployment, status=S.READY)
+    Deployment.objects.update(status=was)
+    look(deployment)
     services.delete_deployment(
         organization=deployment.organization, deployment_id=deployment.pk, now=NOW
     )
     assert look(deployment).deleted_at is None
     Replica.objects.filter(pk=replica.pk).update(status=S.STOPPED)
+    assert reconcile.list_unsettled().exists()  # found without any message
     look(deployment)
     assert (deployment.status, deployment.deleted_at) == (D.DELETED, NOW)
     make_deployment(tmp_path, revision=deployment.revision)

@@ -2,10 +2,12 @@ import logging
 import platform
 import re
 import socket
+import time
 from typing import Any
 
 from celery import current_app
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import OperationalError, connection
 from django.utils import timezone
 
 from agent import probe, tasks
@@ -18,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 TASKS_AT_ONCE = 4
 END_SECONDS = 12.0
+LONGEST_PAUSE_SECONDS = 30.0
 
 
 class Command(BaseCommand):
@@ -54,7 +57,7 @@ class Command(BaseCommand):
             raise CommandError(f"{error} {remedy}".strip()) from error
 
     def _serve(self, name: str, options: dict[str, Any]) -> None:
-        node = self._register(name, options)
+        node = self._register_patiently(name, options)
         agent = NodeAgent(node=node, cpu_accelerators=options["cpu_accelerators"])
         tasks.serve(agent)
         agent.start()
@@ -65,6 +68,18 @@ class Command(BaseCommand):
             agent.stop()
             if options["stop_processes_on_exit"]:
                 agent.end_processes(seconds=END_SECONDS)
+
+    def _register_patiently(self, name: str, options: dict[str, Any]) -> Node:
+        """Register, however long the database is away: engines may be running here meanwhile."""
+        pause = 1.0
+        while True:
+            try:
+                return self._register(name, options)
+            except OperationalError as error:
+                logger.warning("no database, trying again in %.0f s: %s", pause, error)
+                connection.close()
+                time.sleep(pause)
+                pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
 
     def _register(self, name: str, options: dict[str, Any]) -> Node:
         if options["create_pool"]:

@@ -125,9 +125,12 @@ def place_run(run_id: UUID, *, now: datetime) -> bool:
             now=now,
         )
     except chips.NothingFits as refusal:
+        message = _explain(refusal)
+        if (run.status_reason, run.message) == ("nothing_fits", message):
+            leases.release(run)  # said before: waiting runs are looked at often
+            return False
         with leases.finish(run) as current:
-            current.status_reason = "nothing_fits"
-            current.message = _explain(refusal)
+            current.status_reason, current.message = "nothing_fits", message
             current.save(update_fields=["status_reason", "message"])
         return False
     with leases.finish(run) as current:
@@ -275,6 +278,8 @@ def _look(run: TrainingRun, host: TrainerHost, sighting: Sighting, *, now: datet
 
 
 def _take_up(run: TrainingRun, news: News, log_tail: str, *, now: datetime) -> None:
+    if news.offset == run.progress_offset and log_tail in ("", run.log_tail):
+        return  # a look that finds nothing new, as most do, writes nothing
     progress.take_up(run, news, now=now)
     run.log_tail = log_tail or run.log_tail
     run.save(update_fields=OBSERVED)

@@ -3,7 +3,6 @@ and one route, so that no database is needed. Reads BENCH_SECRET and BENCH_ENGIN
 
 import os
 from collections.abc import Iterable
-from uuid import UUID
 
 import django
 
@@ -19,7 +18,7 @@ from gateway.limits import Limits, LimitSettings  # noqa: E402
 from gateway.metering import Meter  # noqa: E402
 
 SECRET = os.environ["BENCH_SECRET"]
-ORGANIZATION = new_id()
+ORGANIZATION = str(new_id())
 
 
 class OneOfEach:
@@ -55,11 +54,11 @@ class OneOfEach:
         )
         return [Route(name="bench", organization_id=ORGANIZATION, created_at=0, targets=(target,))]
 
-    def touch_keys(self, ids: Iterable[UUID]) -> None:
+    def touch_keys(self, ids: Iterable[str]) -> None:
         return None
 
 
-KEY_ID = new_id()
+KEY_ID = str(new_id())
 gateway = Gateway(
     directory=Directory(OneOfEach(), redis_url=settings.REDIS_URL),
     meter=Meter(settings.REDIS_URL),

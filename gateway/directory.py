@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
-from uuid import UUID
 
 import redis.asyncio
 from redis.exceptions import RedisError
@@ -33,13 +32,17 @@ TOUCH_SECONDS = 30.0  # how often `last_used_at` is written
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """An API key as the gateway needs it. `expires_at`: seconds since 1970, None for never."""
+    """An API key as the gateway needs it. `expires_at`: seconds since 1970, None for never.
 
-    id: UUID
+    Here and below ids are UUIDs as text: they are keys of dictionaries on every request's way, and
+    a text remembers its hash.
+    """
+
+    id: str
     name: str
     prefix: str
     secret_hash: bytes
-    organization_id: UUID
+    organization_id: str
     organization_slug: str
     scopes: frozenset[str]
     allowed_models: frozenset[str] = frozenset()
@@ -52,7 +55,7 @@ class Key:
 class Replica:
     """An engine that answers; `token` is its bearer secret."""
 
-    id: UUID
+    id: str
     host: str
     port: int
     token: str = field(repr=False)
@@ -63,9 +66,9 @@ class Target:
     """A deployment behind a route. `served_model_name`: what its engines call their model;
     `message`: for people, why none of its replicas is ready."""
 
-    deployment_id: UUID
+    deployment_id: str
     deployment_name: str
-    revision_id: UUID | None
+    revision_id: str | None
     served_model_name: str
     weight: int
     replicas: tuple[Replica, ...]
@@ -77,7 +80,7 @@ class Route:
     """A public model name of one organization. `created_at`: seconds since 1970."""
 
     name: str
-    organization_id: UUID
+    organization_id: str
     created_at: int
     targets: tuple[Target, ...]
 
@@ -88,7 +91,7 @@ class Source(Protocol):
     def load_recent_keys(self, limit: int) -> list[Key]: ...
     def load_keys(self, prefixes: Iterable[str]) -> list[Key]: ...
     def load_routes(self) -> list[Route]: ...
-    def touch_keys(self, ids: Iterable[UUID]) -> None: ...
+    def touch_keys(self, ids: Iterable[str]) -> None: ...
 
 
 class SourceAway(Exception):
@@ -103,8 +106,8 @@ class Directory:
         self._redis_url = redis_url
         self._keys: OrderedDict[str, Key] = OrderedDict()
         self._unknown: OrderedDict[str, float] = OrderedDict()  # prefix -> until when
-        self._routes: dict[UUID, dict[str, Route]] = {}
-        self._used: set[UUID] = set()
+        self._routes: dict[str, dict[str, Route]] = {}
+        self._used: set[str] = set()
         self._touched_at = time.monotonic()
         self._changed = asyncio.Event()
         # One thread refreshes, another looks up: a refresh that hangs must not hold up a new key.
@@ -137,11 +140,11 @@ class Directory:
         except Exception as error:
             raise SourceAway(str(error)) from error
 
-    def find_route(self, organization_id: UUID, name: str) -> Route | None:
+    def find_route(self, organization_id: str, name: str) -> Route | None:
         routes = self._routes.get(organization_id)
         return routes.get(name) if routes else None
 
-    def list_routes(self, organization_id: UUID) -> list[Route]:
+    def list_routes(self, organization_id: str) -> list[Route]:
         routes = self._routes.get(organization_id, {})
         return sorted(routes.values(), key=lambda route: route.name)
 
@@ -229,7 +232,7 @@ class Directory:
             self._keys[key.prefix] = key
 
     def _put_routes(self, routes: list[Route]) -> None:
-        table: dict[UUID, dict[str, Route]] = {}
+        table: dict[str, dict[str, Route]] = {}
         for route in routes:
             table.setdefault(route.organization_id, {})[route.name] = route
         self._routes = table

@@ -6,7 +6,6 @@ A guard against a runaway client, not a budget: each gateway process counts for 
 import math
 import time
 from dataclasses import dataclass
-from uuid import UUID
 
 from gateway import errors
 from gateway.directory import Key
@@ -25,8 +24,8 @@ class Limits:
 
     def __init__(self, settings: LimitSettings | None = None) -> None:
         self._settings = settings or LimitSettings()
-        self._buckets: dict[UUID, tuple[float, float]] = {}  # requests left, and when that was
-        self._open: dict[UUID, int] = {}
+        self._buckets: dict[str, tuple[float, float]] = {}  # requests left, and when that was
+        self._open: dict[str, int] = {}
 
     def enter(self, key: Key) -> None:
         """Count one request in. Raises ApiError (429) and counts nothing."""
@@ -61,7 +60,7 @@ class Limits:
             else:
                 self._open.pop(holder, None)
 
-    def _left(self, holder: UUID, now: float) -> float:
+    def _left(self, holder: str, now: float) -> float:
         limit = self._settings.requests_per_minute
         left, at = self._buckets.get(holder, (float(limit), now))
         return min(float(limit), left + (now - at) * limit / 60)

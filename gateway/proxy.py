@@ -4,7 +4,6 @@ import asyncio
 import logging
 import time
 from dataclasses import dataclass
-from uuid import UUID
 
 import orjson
 
@@ -85,11 +84,8 @@ class Transfer:
             self._exchange.abort()
 
     async def _try_replicas(self) -> None:
-        tried: set[UUID] = set()
-        error = errors.not_ready(
-            self._inbound.call.model,
-            reasons=[target.message for target in self._inbound.route.targets],
-        )
+        tried: set[str] = set()
+        error: ApiError | None = None
         for _ in range(ATTEMPTS):
             choice = self._services.router.choose(self._inbound.route, tried=tried)
             if choice is None or self._hung_up:
@@ -104,6 +100,10 @@ class Transfer:
                 error = retry.error
             else:
                 return
+        if error is None:
+            targets = self._inbound.route.targets
+            reasons = [target.message for target in targets]
+            error = errors.not_ready(self._inbound.call.model, reasons=reasons)
         raise error
 
     async def _try_one(self, choice: Choice) -> None:

@@ -5,7 +5,6 @@ import time
 from collections import defaultdict
 from collections.abc import Set
 from dataclasses import dataclass
-from uuid import UUID
 
 from gateway.directory import Replica, Route, Target
 
@@ -22,10 +21,10 @@ class Router:
     """Counts what is open on each replica of this process's requests."""
 
     def __init__(self) -> None:
-        self._open: defaultdict[UUID, int] = defaultdict(int)
-        self._failed_at: dict[UUID, float] = {}
+        self._open: defaultdict[str, int] = defaultdict(int)
+        self._failed_at: dict[str, float] = {}
 
-    def choose(self, route: Route, *, tried: Set[UUID] = frozenset()) -> Choice | None:
+    def choose(self, route: Route, *, tried: Set[str] = frozenset()) -> Choice | None:
         """A replica that was not tried yet, or None. Pair with `opened` and `closed`.
 
         One that has just failed is chosen only if there is no other.
@@ -40,24 +39,24 @@ class Router:
         idle = [replica for replica in replicas if self._open[replica.id] == fewest]
         return Choice(target, idle[0] if len(idle) == 1 else random.choice(idle))  # noqa: S311
 
-    def opened(self, replica_id: UUID) -> None:
+    def opened(self, replica_id: str) -> None:
         self._open[replica_id] += 1
 
-    def closed(self, replica_id: UUID) -> None:
+    def closed(self, replica_id: str) -> None:
         self._open[replica_id] -= 1
         if self._open[replica_id] <= 0:
             del self._open[replica_id]
 
-    def failed(self, replica_id: UUID) -> None:
+    def failed(self, replica_id: str) -> None:
         """It could not be reached, or broke before it answered."""
         self._failed_at[replica_id] = time.monotonic()
 
-    def answered(self, replica_id: UUID) -> None:
+    def answered(self, replica_id: str) -> None:
         if self._failed_at:
             self._failed_at.pop(replica_id, None)
 
     def _usable(
-        self, route: Route, tried: Set[UUID], *, cool_only: bool
+        self, route: Route, tried: Set[str], *, cool_only: bool
     ) -> list[tuple[Target, list[Replica]]]:
         since = time.monotonic() - COOL_DOWN_SECONDS
         hot = {each for each, at in self._failed_at.items() if at > since} if cool_only else set()

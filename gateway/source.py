@@ -1,7 +1,6 @@
 """The directory's source: rows in PostgreSQL, read in threads through Django."""
 
 from collections.abc import Iterable
-from uuid import UUID
 
 from django.db import close_old_connections, connection
 from django.db.models import F
@@ -31,14 +30,14 @@ class DatabaseSource:
         return [
             Route(
                 name=row.name,
-                organization_id=row.organization_id,
+                organization_id=str(row.organization_id),
                 created_at=int(row.created_at.timestamp()),
                 targets=tuple(_target(each) for each in row.targets),
             )
             for row in selectors.get_routing_table()
         ]
 
-    def touch_keys(self, ids: Iterable[UUID]) -> None:
+    def touch_keys(self, ids: Iterable[str]) -> None:
         _renew_connection()
         ApiKey.objects.filter(pk__in=list(ids)).update(last_used_at=timezone.now())
 
@@ -51,11 +50,11 @@ def _renew_connection() -> None:
 
 def _key(row: ApiKey) -> Key:
     return Key(
-        id=row.pk,
+        id=str(row.pk),
         name=row.name,
         prefix=row.prefix,
         secret_hash=bytes(row.secret_hash),
-        organization_id=row.organization_id,
+        organization_id=str(row.organization_id),
         organization_slug=row.organization.slug,
         scopes=frozenset(row.scopes),
         allowed_models=frozenset(row.allowed_models),
@@ -67,14 +66,14 @@ def _key(row: ApiKey) -> Key:
 
 def _target(row: selectors.TargetRow) -> Target:
     return Target(
-        deployment_id=row.deployment_id,
+        deployment_id=str(row.deployment_id),
         deployment_name=row.deployment_name,
-        revision_id=row.revision_id,
+        revision_id=str(row.revision_id),
         served_model_name=row.deployment_name,
         weight=row.weight,
         replicas=tuple(
             Replica(
-                id=each.id,
+                id=str(each.id),
                 host=each.address,
                 port=each.port,
                 token=planning.replica_token(each.id),

@@ -20,7 +20,7 @@ IDS = ("organization_id", "key_id", "deployment_id", "replica_id", "revision_id"
 
 
 class Event(TypedDict):
-    """One request that an engine answered or began to answer. Ids are UUIDs, or their text.
+    """One request that an engine answered or began to answer. Ids are UUIDs as text.
 
     `at` is when the answer ended, in seconds since 1970. `input_tokens` are all tokens of the
     prompt; `cached_input_tokens` says how many of them were cached.
@@ -28,14 +28,14 @@ class Event(TypedDict):
 
     request_id: str
     at: float
-    organization_id: UUID | str
-    key_id: UUID | str | None
+    organization_id: str
+    key_id: str | None
     key_name: str
     model_name: str
-    deployment_id: UUID | str | None
+    deployment_id: str | None
     deployment_name: str
-    replica_id: UUID | str | None
-    revision_id: UUID | str | None
+    replica_id: str | None
+    revision_id: str | None
     endpoint: str
     input_tokens: int
     cached_input_tokens: int

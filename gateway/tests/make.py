@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Iterable
 from typing import Any, Self
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import openai
 import uvicorn
@@ -55,15 +55,15 @@ def make_replica(engine: RunningEngine | None = None, **fields) -> Replica:
     """Of a running engine; without one, of a port on which nobody listens."""
     port = engine.spec.port if engine else free_port()
     token = engine.spec.token if engine else "t"
-    values: dict[str, Any] = {"id": uuid4(), "host": "127.0.0.1", "port": port, "token": token}
+    values: dict[str, Any] = {"id": str(uuid4()), "host": "127.0.0.1", "port": port, "token": token}
     return Replica(**values | fields)
 
 
 def make_target(*replicas: Replica, name: str = "tiny", weight: int = 100, **fields) -> Target:
     values: dict[str, Any] = {
-        "deployment_id": uuid4(),
+        "deployment_id": str(uuid4()),
         "deployment_name": name,
-        "revision_id": uuid4(),
+        "revision_id": str(uuid4()),
         "served_model_name": name,
         "weight": weight,
         "replicas": replicas,
@@ -71,7 +71,7 @@ def make_target(*replicas: Replica, name: str = "tiny", weight: int = 100, **fie
     return Target(**values | fields)
 
 
-def make_route(organization_id: UUID, *targets: Target, name: str = "tiny") -> Route:
+def make_route(organization_id: str, *targets: Target, name: str = "tiny") -> Route:
     return Route(
         name=name, organization_id=organization_id, created_at=1_700_000_000, targets=targets
     )
@@ -105,7 +105,7 @@ class RunningGateway:
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def route(self, organization: Organization, *targets: Target, name: str = "tiny") -> None:
-        self.source.routes.append(make_route(organization.pk, *targets, name=name))
+        self.source.routes.append(make_route(str(organization.pk), *targets, name=name))
 
     def start(self) -> Self:
         self._thread.start()

@@ -83,8 +83,8 @@ def test_an_answer_comes_through_whole_and_is_counted_once(engine, start_gateway
     assert event["input_tokens"] == answer.usage.prompt_tokens
     assert event["output_tokens"] == answer.usage.completion_tokens == 7
     assert event["model_name"] == "tiny"
-    assert event["deployment_id"] == target.deployment_id
-    assert event["replica_id"] == target.replicas[0].id
+    assert str(event["deployment_id"]) == target.deployment_id
+    assert str(event["replica_id"]) == target.replicas[0].id
     assert not event["is_interrupted"]
     assert event["key_id"] == ApiKey.objects.get().pk
 
@@ -375,7 +375,7 @@ def test_an_engine_killed_before_the_first_byte_is_replaced(start_engine, start_
         dying.process.kill()
         assert all(each.result().usage.completion_tokens == 16 for each in pending)
     events = read_events(count=2)
-    assert {event["replica_id"] for event in events} == {target.replicas[0].id}
+    assert {str(event["replica_id"]) for event in events} == {target.replicas[0].id}
 
 
 def test_an_engine_that_dies_alone_is_502(start_engine, start_gateway, secret):

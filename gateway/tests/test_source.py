@@ -20,12 +20,12 @@ def test_routes_lead_to_replicas_that_are_ready(tmp_path: Path) -> None:
     ready = make_replica(deployment, status=ReplicaStatus.READY)
     make_replica(deployment, status=ReplicaStatus.STARTING)
     (route,) = DatabaseSource().load_routes()
-    assert (route.organization_id, route.name) == (retail.pk, "support")
+    assert (route.organization_id, route.name) == (str(retail.pk), "support")
     (target,) = route.targets
     assert target.served_model_name == deployment.name
-    assert target.revision_id == deployment.revision_id
+    assert target.revision_id == str(deployment.revision_id)
     (replica,) = target.replicas
-    assert (replica.id, replica.port) == (ready.pk, ready.port)
+    assert (replica.id, replica.port) == (str(ready.pk), ready.port)
     assert replica.token == planning.replica_token(ready.pk)
     assert replica.token not in repr(route)
 

@@ -99,11 +99,11 @@ class Job:
         with step("Fine-tune on other accelerators than those that serve"):
             run = self.fine_tune(base, version)
         with step("Deploy the result"):
-            self.deploy(TUNED_DEPLOYMENT, run["result_revision_id"])
+            self.deploy(TUNED_DEPLOYMENT, run["result_revision"])
         with step("Evaluate base and candidate side by side, through the gateway"):
             self.evaluate(version)
         with step("Promote the candidate to champion"):
-            self.promote(run["result_revision_id"])
+            self.promote(run["result_revision"])
         with step("Chat: the same messages before and after, by the OpenAI client"):
             self.chat()
         with step("Statement: every token and accelerator-second, priced"):
@@ -166,7 +166,7 @@ class Job:
                 rest.upload(
                     f"datasets/{dataset['id']}/versions/",
                     files,
-                    {"tokenizer_revision_id": base["id"]},
+                    {"tokenizer_revision": base["id"]},
                 )
             ]
         version: dict[str, Any] = versions[0]
@@ -184,8 +184,8 @@ class Job:
                 "training-runs/",
                 {
                     "name": RUN_NAME,
-                    "base_revision_id": base["id"],
-                    "dataset_version_id": version["id"],
+                    "base_revision": base["id"],
+                    "dataset_version": version["id"],
                     "output_name": TUNED_NAME,
                     "tuning": "full",
                     "accelerators": 1,
@@ -201,7 +201,7 @@ class Job:
         )
         self.screen.line(
             f"    {done['step']} steps, loss {done['train_loss']:.3f}, "
-            f"{done['tokens_total']:,} tokens, on {done['node']}"
+            f"{done['tokens_total']:,} tokens, on {done['node_name']}"
         )
         self.report["run"] = done["id"]
         return done
@@ -245,9 +245,9 @@ class Job:
                     "evaluations/",
                     {
                         "name": name,
-                        "dataset_version_id": version["id"],
+                        "dataset_version": version["id"],
                         "split": split,
-                        "model_names": [BASE_DEPLOYMENT, TUNED_DEPLOYMENT],
+                        "models": [BASE_DEPLOYMENT, TUNED_DEPLOYMENT],
                         "max_tokens": ANSWER_TOKENS,
                     },
                 )

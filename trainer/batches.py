@@ -4,10 +4,14 @@ Examples of like length share a micro-batch and are padded on the right. Under c
 token sees what comes after it, so the padding needs no mask, costs a few percent, and examples
 cannot see each other: every one has a row of its own. With `packing`, a micro-batch holds as many
 rows as fit in `batch_size * max_length_tokens`; without, always `batch_size` of them.
+
+Where all rows of a micro-batch begin with the same tokens, that beginning may be laid out once
+(see `trainer.attention`): [shared | row 1 | row 2 ...] on one line.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import random
 from collections.abc import Sequence
@@ -16,6 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from trainer.attention import SHORT_TOKENS
 from trainer.data import Example
 from trainer.spec import Hyperparameters
 
@@ -23,20 +28,34 @@ from trainer.spec import Hyperparameters
 # and little enough for steps to stay mixed.
 _POOL_STEPS = 16
 
+_LEAST_SHARED = 8  # below this the other layout costs as much as it saves
+
 Step = list[list[int]]  # micro-batches of example numbers
 
 
 @dataclass(frozen=True)
 class Batch:
-    ids: torch.Tensor  # [rows, longest], padded on the right with 0
+    ids: torch.Tensor  # [rows, longest], padded on the right with 0; [1, places] when shared
     positions: torch.Tensor  # [labels]: flat places in `ids` whose next token is learnt
     targets: torch.Tensor  # [labels]: those next tokens
-    tokens: int  # without padding
+    tokens: int  # of the examples, without padding
+    rows: int = 1
+    shared: int = 0  # tokens of the beginning laid out once
 
     def to(self, device: torch.device) -> Batch:
-        return Batch(
-            self.ids.to(device), self.positions.to(device), self.targets.to(device), self.tokens
+        return dataclasses.replace(
+            self,
+            ids=self.ids.to(device),
+            positions=self.positions.to(device),
+            targets=self.targets.to(device),
         )
+
+    def places(self) -> torch.Tensor:
+        """[1, places]: each token's place in its own example, for a shared layout."""
+        shared, own = self.shared, (self.ids.shape[1] - self.shared) // self.rows
+        device = self.ids.device
+        rows = torch.arange(shared, shared + own, device=device).repeat(self.rows)
+        return torch.cat([torch.arange(shared, device=device), rows])[None]
 
 
 class StepPlan:
@@ -115,20 +134,48 @@ def _fill_rows(pool: list[int], lengths: Sequence[int], limit_tokens: int) -> li
     return batches
 
 
-def make_batch(examples: Sequence[Example]) -> Batch:
-    longest = max(len(example.tokens) for example in examples)
-    ids = np.zeros((len(examples), longest), dtype=np.int64)
-    marks = np.zeros((len(examples), longest), dtype=np.bool_)
+def make_batch(examples: Sequence[Example], *, share: bool = False) -> Batch:
+    """The tensors of some examples; with `share`, a common beginning is laid out once."""
+    shared = _shared_tokens(examples) if share else 0
+    rows, longest = len(examples), max(len(example.tokens) for example in examples)
+    ids = np.zeros((rows, longest), dtype=np.int64)
+    marks = np.zeros((rows, longest), dtype=np.bool_)
     for row, example in enumerate(examples):
         ids[row, : len(example.tokens)] = example.tokens
         marks[row, : len(example.marks)] = example.marks
-    flat = np.flatnonzero(marks)  # never a row's first token, so one before it is the same row
+    targets = ids[marks]
+    if shared:
+        line = np.concatenate([ids[0, :shared], ids[:, shared:].reshape(-1)])
+        labels = np.flatnonzero(marks[:, shared:]) + shared
+        ids = line[None]
+    else:
+        labels = np.flatnonzero(marks)
     return Batch(
         ids=torch.from_numpy(ids),
-        positions=torch.from_numpy(flat - 1),
-        targets=torch.from_numpy(ids.reshape(-1)[flat]),
+        positions=torch.from_numpy(labels - 1),  # a label is never the first of its row
+        targets=torch.from_numpy(targets),
         tokens=sum(len(example.tokens) for example in examples),
+        rows=rows,
+        shared=shared,
     )
+
+
+def _shared_tokens(examples: Sequence[Example]) -> int:
+    """Length of the common beginning worth laying out once, else 0.
+
+    It ends before the place that predicts the first label, and rows stay short enough for
+    attention by plain products.
+    """
+    lengths = [len(example.tokens) for example in examples]
+    if len(examples) < 2 or max(lengths) > SHORT_TOKENS:
+        return 0
+    limit = min(int(example.marks.argmax()) for example in examples) - 1
+    if limit < _LEAST_SHARED:
+        return 0
+    beginnings = np.stack([example.tokens[:limit] for example in examples])
+    differing = np.flatnonzero((beginnings != beginnings[0]).any(axis=0))
+    shared = int(differing[0]) if len(differing) else limit
+    return shared if shared >= _LEAST_SHARED else 0
 
 
 def eval_batches(examples: Sequence[Example], *, batch_size: int) -> list[list[int]]:

@@ -67,6 +67,7 @@ class Training:
         self._plan = StepPlan(self._train.lengths, self._given)
         self._loaded = model.load_model(spec)
         self._check_tokens()
+        self._share = model.can_share(self._loaded)
         self._optimizer = MasterAdamW(self._loaded.trained, weight_decay=self._given.weight_decay)
         torch.manual_seed(self._given.seed)
         self._position = self._resume()
@@ -138,7 +139,7 @@ class Training:
         """One optimizer update; returns its learning rate and gradient norm."""
         position, examples = self._position, self._train.examples
         batches = [
-            make_batch([examples[index] for index in micro_batch])
+            make_batch([examples[index] for index in micro_batch], share=self._share)
             for micro_batch in self._plan.step(position.step)
         ]
         labels = sum(len(batch.targets) for batch in batches)
@@ -220,7 +221,8 @@ class Training:
                 if self._stopping():
                     self._loaded.model.train()
                     return False
-                batch = make_batch([held_out.examples[i] for i in chosen]).to(self._device)
+                examples = [held_out.examples[i] for i in chosen]
+                batch = make_batch(examples, share=self._share).to(self._device)
                 loss += self._loaded.loss(batch, divisor=1.0).item()
                 labels += len(batch.targets)
         self._loaded.model.train()

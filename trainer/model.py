@@ -19,6 +19,9 @@ from trainer.spec import TrainSpec
 
 transformers_logging.disable_progress_bar()  # a log file is no terminal
 
+# Their attention layers hand our arguments on; each is compared with its own loss in a test.
+_SHARING_MODELS = frozenset({"qwen2", "qwen3"})
+
 _PARITY_TOKENS = 64
 # Relative; bfloat16 rounds the same logits by up to 0.4 %, a wrong head is off by far more.
 _PARITY_TOLERANCE = 0.02
@@ -35,7 +38,15 @@ class Loaded:
 
     def loss(self, batch: Batch, *, divisor: float) -> torch.Tensor:
         """Summed cross entropy at the label positions over `divisor`."""
-        hidden = self.body(input_ids=batch.ids, use_cache=False).last_hidden_state
+        layout: dict[str, Any] = {}
+        if batch.shared:
+            layout = {
+                "position_ids": batch.places(),
+                "attention_mask": {"full_attention": None},  # as transformers takes ready masks
+                "shared_tokens": batch.shared,
+                "rows": batch.rows,
+            }
+        hidden = self.body(input_ids=batch.ids, use_cache=False, **layout).last_hidden_state
         return label_loss(
             hidden=hidden.flatten(0, 1)[batch.positions],
             weight=self.head.weight,
@@ -115,6 +126,17 @@ def check_parity(loaded: Loaded, ids: torch.Tensor) -> None:
     loaded.model.train()
     if not abs(ours - theirs) <= _PARITY_TOLERANCE * max(1.0, abs(theirs)):
         raise _unsupported(f"our loss ({ours:.4f}) is not the model's own ({theirs:.4f})")
+
+
+def can_share(loaded: Loaded) -> bool:
+    """Whether a shared beginning may be laid out once: full attention on CPU, of known models."""
+    config = loaded.body.config
+    return (
+        loaded.head.weight.device.type == "cpu"
+        and config.model_type in _SHARING_MODELS
+        and set(config.layer_types) == {"full_attention"}
+        and config.attention_dropout == 0.0
+    )
 
 
 def save_result(loaded: Loaded, tokenizer: Any, folder: Path) -> None:

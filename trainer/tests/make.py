@@ -81,6 +81,7 @@ def make_rows(count: int) -> list[dict[str, Any]]:
         rows.append(
             {
                 "messages": [
+                    {"role": "system", "content": "You answer with JSON and nothing else."},
                     {"role": "user", "content": f"{ask} I live in {city}."},
                     {"role": "assistant", "content": answer},
                 ]

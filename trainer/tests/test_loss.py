@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from trainer import attention, head
 from trainer.batches import make_batch
 from trainer.data import Example, tokenize_file
-from trainer.model import Loaded, load_model, load_tokenizer
+from trainer.model import Loaded, can_share, load_model, load_tokenizer
 from trainer.tests.make import make_spec
 
 
@@ -40,16 +40,20 @@ def reference(base: Path, examples: list[Example]) -> tuple[float, dict[str, tor
     return total, {name: p.grad for name, p in model.named_parameters()}
 
 
+@pytest.mark.parametrize("share", [False, True])
 @pytest.mark.parametrize("chunk", [16 * 1024 * 1024, 512 * 7])
 def test_a_batch_has_the_loss_and_gradients_of_its_examples_one_by_one(
     base: Path,
     loaded: Loaded,
     examples: list[Example],
     chunk: int,
+    share: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(head, "CHUNK_ELEMENTS", chunk)  # the second: 7 positions at a time
-    batch = make_batch(examples)
+    assert can_share(loaded)
+    batch = make_batch(examples, share=share)
+    assert (batch.shared > 8) == share  # they begin alike
     loss = loaded.loss(batch, divisor=len(batch.targets))
     loss.backward()
     expected, gradients = reference(base, examples)
@@ -96,3 +100,31 @@ def test_the_loss_in_bfloat16_is_near_the_one_in_float32(
     with torch.no_grad():
         exact = loaded.loss(batch, divisor=len(batch.targets)).item()
         assert half.loss(batch, divisor=len(batch.targets)).item() == pytest.approx(exact, rel=5e-3)
+
+
+def test_qwen2_may_share_beginnings_too(examples: list[Example]) -> None:
+    torch.manual_seed(3)
+    config = Qwen2Config(
+        vocab_size=512,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        attn_implementation=attention.register(),
+    )
+    model = Qwen2ForCausalLM(config)
+    loaded = Loaded(model, model.model, model.lm_head, [])
+    assert can_share(loaded)
+    with torch.no_grad():
+        shared = loaded.loss(make_batch(examples, share=True), divisor=1.0).item()
+        assert shared == pytest.approx(loaded.loss(make_batch(examples), divisor=1.0).item())
+
+
+def test_only_what_all_rows_begin_with_is_shared(examples: list[Example]) -> None:
+    assert make_batch(examples[:1], share=True).shared == 0
+    other = Example(examples[0].tokens.copy(), examples[0].marks)
+    other.tokens[0] += 1
+    assert make_batch([examples[0], other], share=True).shared == 0
+    same = make_batch([examples[0], examples[0]], share=True)
+    assert same.shared == int(examples[0].marks.argmax()) - 1

@@ -77,7 +77,7 @@ def test_the_result_loads_with_transformers_and_has_the_loss_it_was_told_to_have
     total, labels = 0.0, 0
     for line in Path(str(undisturbed.eval_path)).read_text().splitlines():
         messages = json.loads(line)["messages"]
-        before = tokenizer.apply_chat_template(messages[:1], add_generation_prompt=True)
+        before = tokenizer.apply_chat_template(messages[:-1], add_generation_prompt=True)
         whole = tokenizer.apply_chat_template(messages)
         prompt, ids = before["input_ids"], whole["input_ids"][:-1]  # less the last line break
         wanted = torch.tensor([[-100] * len(prompt) + ids[len(prompt) :]])

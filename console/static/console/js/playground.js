@@ -11,14 +11,44 @@
   let messages = [];
   let flight = null;
 
-  const turn = (role, who, said) => {
+  const line = () => {
+    const item = document.createElement("li");
+    item.className = "chat-line";
+    turns.append(item);
+    return item;
+  };
+
+  const turn = (into, role, who, said) => {
     const item = template.content.firstElementChild.cloneNode(true);
     item.classList.add(role);
     item.querySelector(".who").textContent = who;
     item.querySelector(".said").textContent = said;
-    turns.append(item);
+    into.append(item);
     item.scrollIntoView({ block: "nearest" });
     return item;
+  };
+
+  // The conversation so far as a program would have it.
+  const showCode = () => {
+    const system = form.elements.system.value.trim();
+    const prompt = form.elements.prompt.value.trim();
+    const said = system ? [{ role: "system", content: system }, ...messages] : messages.slice();
+    if (prompt) said.push({ role: "user", content: prompt });
+    document.getElementById("as-code").textContent = [
+      "from openai import OpenAI",
+      "",
+      `client = OpenAI(base_url=${JSON.stringify(text.baseUrl)}, api_key="sk-af-...")`,
+      "stream = client.chat.completions.create(",
+      `    model=${JSON.stringify(form.elements.model.value)},`,
+      `    messages=${JSON.stringify(said, null, 4).replace(/\n/g, "\n    ")},`,
+      `    temperature=${Number(form.elements.temperature.value)},`,
+      `    max_tokens=${Number(form.elements.max_tokens.value)},`,
+      "    stream=True,",
+      ")",
+      "for event in stream:",
+      "    if event.choices:",
+      '        print(event.choices[0].delta.content or "", end="")',
+    ].join("\n");
   };
 
   // Server-sent events: yields the JSON of each data line until [DONE].
@@ -40,8 +70,8 @@
     }
   }
 
-  const ask = async (model, history, signal) => {
-    const item = turn("assistant", model, "");
+  const ask = async (into, model, history, signal) => {
+    const item = turn(into, "assistant", model, "");
     const said = item.querySelector(".said");
     const note = item.querySelector(".note");
     const began = performance.now();
@@ -105,7 +135,7 @@
     document.getElementById("chat-empty").hidden = true;
     const system = form.elements.system.value.trim();
     messages.push({ role: "user", content: prompt });
-    turn("user", text.textYou, prompt);
+    turn(line(), "user", text.textYou, prompt);
     form.elements.prompt.value = "";
     const history = system ? [{ role: "system", content: system }, ...messages] : messages.slice();
     const models = [form.elements.model.value];
@@ -114,21 +144,28 @@
     flight = new AbortController();
     stop.hidden = false;
     send.disabled = true;
-    const answers = await Promise.all(models.map((model) => ask(model, history, flight.signal)));
+    const into = line();
+    const answers = await Promise.all(
+      models.map((model) => ask(into, model, history, flight.signal)),
+    );
     flight = null;
     stop.hidden = true;
     send.disabled = false;
     if (answers[0]) messages.push({ role: "assistant", content: answers[0] });
     else messages.pop(); // an unanswered question is not part of the conversation
+    showCode();
     form.elements.prompt.focus();
   });
 
+  form.addEventListener("input", showCode);
+  showCode();
   stop.addEventListener("click", () => flight && flight.abort());
   form.querySelector("[data-clear]").addEventListener("click", () => {
     if (flight) flight.abort();
     messages = [];
     turns.replaceChildren();
     document.getElementById("chat-empty").hidden = false;
+    showCode();
     form.elements.prompt.focus();
   });
   form.elements.prompt.addEventListener("keydown", (event) => {

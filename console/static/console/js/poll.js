@@ -3,7 +3,7 @@
 // part with focus inside, or an open dialog, waits, so that nothing jumps under a person's hands.
 (() => {
   "use strict";
-  const due = new WeakMap();
+  const due = new Map(); // by id: a part that was swapped keeps its place in time
   const offline = document.getElementById("offline");
 
   const busy = (part) => {
@@ -22,14 +22,14 @@
     for (const part of document.querySelectorAll("[data-poll-seconds]")) {
       const pace = Number(part.dataset.pollSeconds) * 1000;
       if (!(pace > 0)) continue;
-      if (!due.has(part)) due.set(part, now + pace);
-      if (busy(part) || (!atOnce && due.get(part) > now)) continue;
-      due.set(part, now + pace);
+      if (!due.has(part.id)) due.set(part.id, now + pace);
+      if (busy(part) || (!atOnce && due.get(part.id) > now)) continue;
+      due.set(part.id, now + pace);
       window.htmx.trigger(part, "poll");
     }
   };
 
-  window.setInterval(() => look(false), 500);
+  window.setInterval(() => look(false), 250);
   document.addEventListener("visibilitychange", () => look(true));
 
   // Whoever goes by keyboard keeps the place: the same link or button of the new part has focus.

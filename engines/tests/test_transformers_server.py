@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from engines.tests.make import RunningEngine, make_model, make_spec
+from engines.tests.make import RunningEngine, make_spec
 
 ASKED = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "where is 12?"}]
 GREEDY: dict[str, Any] = {"model": "tiny", "messages": ASKED, "temperature": 0, "max_tokens": 30}
@@ -237,10 +237,10 @@ def test_who_hangs_up_frees_the_slot(engine, client):
     stream = client.chat.completions.create(**rules, stream=True)
     next(iter(stream))
     stream.close()
-    engine.wait_metric("vllm:num_requests_running", 0, seconds=1)
+    engine.wait_metric("vllm:num_requests_running", 0, seconds=5)
     with pytest.raises(openai.APITimeoutError):
         client.with_options(timeout=0.05).chat.completions.create(**rules)
-    engine.wait_metric("vllm:num_requests_running", 0, seconds=1)
+    engine.wait_metric("vllm:num_requests_running", 0, seconds=5)
     assert engine.metric("vllm:generation_tokens_total") - before < 2 * 8 * 350
 
 
@@ -294,23 +294,11 @@ def test_sigterm_finishes_what_is_open(start):
     engine.terminate()
     _, reasons, _ = streamed(stream)
     assert reasons == {0: "length"}
-    assert engine.process.wait(timeout=10) == 0
+    assert engine.process.wait(timeout=30) == 0
 
 
-def test_what_cannot_be_served_is_refused_with_the_reason(start, tmp_path):
-    bare = tmp_path / "bare"
-    bare.mkdir()
-    pickled = make_model(tmp_path / "pickled")
-    (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
-    strange = make_model(tmp_path / "strange")
-    config = (strange / "config.json").read_text()
-    (strange / "config.json").write_text(config.replace('"qwen3"', '"llama"'))
-    engines = {
-        "unreadable_config": start(engine="transformers", model_path=str(bare)),
-        "unreadable_weights": start(engine="transformers", model_path=str(pickled)),
-        "unsupported_architecture": start(engine="transformers", model_path=str(strange)),
-        "memory_short": start(engine="transformers", memory_bytes=1_000_000),
-    }
-    for code, engine in engines.items():
-        assert engine.process.wait(timeout=60) == 1
-        assert f"cannot serve ({code})" in engine.log
+def test_what_cannot_be_served_ends_with_the_reason(start):
+    engine = start(engine="transformers", memory_bytes=1_000_000)
+    assert engine.process.wait(timeout=60) == 1
+    assert "cannot serve (memory_short)" in engine.log
+    assert "max_context_tokens" in engine.log  # the remedy

@@ -15,9 +15,11 @@ from django.db import IntegrityError, transaction
 from accounts import audit
 from accounts.choices import Role, Scope
 from accounts.models import ApiKey, Membership, Organization, User
+from common import notices
 from common.errors import DomainError, InvalidInput, NotFound
 
 KEY_START = "sk-af-"
+KEYS = "keys"  # the channel on which gateways hear that keys are not what they were
 
 
 class NameTaken(DomainError):
@@ -215,6 +217,7 @@ def revoke_api_key(
     if row.revoked_at is None:
         row.revoked_at = now
         row.save(update_fields=["revoked_at"])
+        notices.publish(KEYS)
         if not row.is_internal:
             audit.record(
                 organization=organization,

@@ -6,6 +6,7 @@ the database is away, the last snapshot goes on serving.
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import OrderedDict
@@ -22,11 +23,13 @@ T = TypeVar("T")
 
 CHANNELS = ("keys", "routes")
 REFRESH_SECONDS = 1.0
+PAUSE_SECONDS = 0.02  # at least, between two refreshes, however many changes are published
 WARM_KEYS = 10_000  # loaded at the start, those used last
 MOST_KEYS = 200_000  # kept; the one unused for longest goes first
 MOST_UNKNOWN = 10_000
 UNKNOWN_SECONDS = 5.0  # how long a prefix that no key has is remembered as such
 LOOKUP_SECONDS = 3.0
+MOST_LOOKUPS = 500  # at once: guessing at keys must not pile up questions
 TOUCH_SECONDS = 30.0  # how often `last_used_at` is written
 
 
@@ -130,6 +133,8 @@ class Directory:
         if self._unknown.get(prefix, 0.0) > time.monotonic():
             return None
         pending = self._lookups.get(prefix)
+        if pending is None and len(self._lookups) >= MOST_LOOKUPS:
+            raise SourceAway("too many look-ups at once")
         if pending is None:
             loop = asyncio.get_running_loop()
             pending = loop.run_in_executor(self._finder, self._find_in_source, prefix)
@@ -173,6 +178,7 @@ class Directory:
         """Keep the snapshot fresh until cancelled."""
         is_away = False
         while True:
+            self._changed.clear()  # first: what changes while we read is read again
             try:
                 await self.refresh()
                 if is_away:
@@ -182,11 +188,9 @@ class Directory:
                 if not is_away:
                     logger.exception("cannot refresh; going on with the last snapshot: %s", error)
                 is_away = True
-            self._changed.clear()
-            try:
+            await asyncio.sleep(PAUSE_SECONDS)
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), REFRESH_SECONDS)
-            except TimeoutError:
-                continue
 
     async def listen(self) -> None:
         """Refresh at once when a change is published, until cancelled."""

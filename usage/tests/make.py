@@ -20,7 +20,8 @@ def make_event(organization: Organization | None = None, **fields: Any) -> strea
     values: dict[str, Any] = {
         "request_id": str(uuid4()),
         "at": NOW.timestamp(),
-        "organization_id": str((organization or make_organization()).pk),
+        "organization_id": fields.get("organization_id")
+        or str((organization or make_organization()).pk),
         "key_id": None,
         "key_name": "",
         "model_name": "tiny",

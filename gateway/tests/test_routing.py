@@ -1,0 +1,56 @@
+from collections import Counter
+
+from gateway.routing import Router
+from gateway.tests.make import make_replica, make_route, make_target
+
+ORGANIZATION = "018f0000-0000-7000-8000-000000000000"
+
+
+def choose(router, route, **options):
+    choice = router.choose(route, **options)
+    return choice.replica if choice else None
+
+
+def test_the_replica_with_the_fewest_open_requests_is_chosen():
+    first, second = make_replica(), make_replica()
+    route = make_route(ORGANIZATION, make_target(first, second))
+    router = Router()
+    seen = []
+    for _ in range(6):
+        seen.append(choose(router, route).id)
+        router.opened(seen[-1])
+    assert Counter(seen) == {first.id: 3, second.id: 3}
+    router.closed(second.id)
+    assert choose(router, route) == second
+
+
+def test_weights_share_the_traffic_and_none_means_none():
+    heavy, light, off = make_replica(), make_replica(), make_replica()
+    route = make_route(
+        ORGANIZATION,
+        make_target(heavy, weight=90),
+        make_target(light, weight=10),
+        make_target(off, weight=0),
+    )
+    seen = Counter(choose(Router(), route).id for _ in range(2000))
+    assert seen[off.id] == 0
+    assert 100 < seen[light.id] < 320
+
+
+def test_a_target_without_replicas_leaves_its_share_to_the_others():
+    ready = make_replica()
+    route = make_route(ORGANIZATION, make_target(weight=90), make_target(ready, weight=10))
+    assert choose(Router(), route) == ready
+
+
+def test_a_replica_that_has_just_failed_is_left_alone_if_there_is_another():
+    failing, steady = make_replica(), make_replica()
+    route = make_route(ORGANIZATION, make_target(failing, steady))
+    router = Router()
+    router.failed(failing.id)
+    router.opened(steady.id)
+    assert {choose(router, route).id for _ in range(20)} == {steady.id}
+    assert choose(router, route, tried={steady.id}) == failing
+    router.answered(failing.id)
+    assert choose(router, route) == failing
+    assert choose(router, route, tried={steady.id, failing.id}) is None

@@ -63,31 +63,24 @@ LOOKS: dict[str, Look] = {
     "sealed": Look("good", "check", _("Sealed")),
 }
 
-# The kinds of events that agents and reconcilers write; others are shown as they are written.
+# Kinds of events that are no status; others are shown as they are written.
 EVENT_WORDS: dict[str, str | Promise] = {
-    "created": _("Made"),
-    "placed": _("Placed"),
-    "waiting": _("Waiting"),
-    "starting": _("Starting"),
     "started": _("Started"),
-    "ready": _("Ready"),
     "resumed": _("Resumed"),
     "checkpoint": _("Checkpoint"),
-    "draining": _("Draining"),
-    "stopping": _("Stopping"),
-    "stopped": _("Stopped"),
-    "failed": _("Failed"),
-    "yielded": _("Yielded"),
-    "restarted": _("Restarted"),
-    "cancelled": _("Stopped by a person"),
-    "cancel_requested": _("Stop was asked for"),
-    "evaluated": _("Evaluated"),
+    "restart": _("Restarted"),
+    "starts_anew": _("Started anew"),
+    "gave_up": _("Gave up"),
+    "node_lost": _("Node lost"),
     "published": _("Published"),
-    "publishing": _("Publishing"),
-    "succeeded": _("Succeeded"),
     "finished": _("Finished"),
-    "running": _("Running"),
+    "warning": _("Warning"),
 }
+
+
+def event_word(kind: str) -> str:
+    """What happened: our word for it, or the kind as it is written."""
+    return str(EVENT_WORDS.get(kind) or look_of(kind).label)
 
 
 def look_of(status: str) -> Look:

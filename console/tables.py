@@ -7,8 +7,25 @@ from typing import Any
 from django.core.paginator import Page, Paginator
 from django.db.models import QuerySet
 from django.http import HttpRequest
+from django.utils.functional import cached_property
 
 PAGE_SIZE = 25
+MOST_COUNTED = 10_000  # beyond it, counting would take longer than reading the page
+
+
+class CappedPaginator(Paginator):  # type: ignore[type-arg] # not generic when it runs
+    """Counts no further than `MOST_COUNTED`; what lies behind is found with filters."""
+
+    @cached_property
+    def count(self) -> int:
+        rows = self.object_list
+        if isinstance(rows, QuerySet):
+            return rows[:MOST_COUNTED].count()
+        return len(rows)
+
+    @property
+    def is_capped(self) -> bool:
+        return self.count >= MOST_COUNTED
 
 
 @dataclass(frozen=True)
@@ -59,7 +76,7 @@ def make_table(
         sort = default_sort
     if isinstance(rows, QuerySet) and sort:
         rows = rows.order_by(sort, "-pk" if sort.startswith("-") else "pk")
-    page = Paginator(rows, page_size).get_page(request.GET.get("page"))
+    page = CappedPaginator(rows, page_size).get_page(request.GET.get("page"))
     return Table(
         label=label,
         headings=[_heading(column, sort) for column in columns],

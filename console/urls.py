@@ -48,6 +48,11 @@ urlpatterns = [
     path("evaluations/new/", evaluations.evaluation_create, name="evaluation_create"),
     path("evaluations/<uuid:evaluation_id>/", evaluations.evaluation_detail, name="evaluation"),
     path(
+        "evaluations/<uuid:evaluation_id>/cancel/",
+        evaluations.evaluation_cancel,
+        name="evaluation_cancel",
+    ),
+    path(
         "evaluations/<uuid:evaluation_id>/answers.csv",
         evaluations.evaluation_csv,
         name="evaluation_csv",

@@ -143,8 +143,7 @@ def run_seconds(run: TrainingRun) -> float | None:
 
 @register.filter
 def event_word(kind: str) -> str:
-    """What happened, in the reader's language where we know the word."""
-    return str(statuses.EVENT_WORDS.get(kind, kind.replace("_", " ").capitalize()))
+    return statuses.event_word(kind)
 
 
 @register.filter

@@ -22,6 +22,7 @@ POSTS = {  # answer to POST alone
     "language",
     "move_alias",
     "run_cancel",
+    "evaluation_cancel",
     "deployment_scale",
     "deployment_delete",
     "playground_answer",

@@ -1,19 +1,31 @@
 """Evaluations: base and candidate side by side, answer by answer."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 from django.core.paginator import Paginator
+from django.db.models import QuerySet
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404
 from django.urls import reverse
 from django.utils.translation import gettext as _
+from django.views.decorators.http import require_POST
 
 from accounts.choices import Capability
 from common.errors import DomainError
 from console import charts, forms, offers, tables
 from console.downloads import csv_download
-from console.pages import ConsoleRequest, add_refusal, console_page, done, show, show_live
+from console.pages import (
+    ConsoleRequest,
+    add_refusal,
+    console_page,
+    done,
+    refuse,
+    show,
+    show_live,
+)
 from training import services
 from training.choices import EVALUATION_TRANSITIONS
 from training.models import DatasetSplit, Evaluation, EvaluationAnswer
@@ -149,6 +161,23 @@ def evaluation_detail(request: ConsoleRequest, evaluation_id: UUID) -> HttpRespo
     )
 
 
+@require_POST
+@console_page(Capability.DEVELOP)
+def evaluation_cancel(request: ConsoleRequest, evaluation_id: UUID) -> HttpResponse:
+    evaluation = _find(request, evaluation_id)
+    to = reverse("console:evaluation", args=[evaluation.pk])
+    try:
+        services.cancel_evaluation(
+            organization=request.organization,
+            evaluation_id=evaluation.pk,
+            actor=request.actor,
+            now=request.now,
+        )
+    except DomainError as error:
+        return refuse(request, error, to)
+    return done(request, _("%(name)s is being stopped.") % {"name": evaluation.name}, to)
+
+
 @console_page()
 def evaluation_csv(request: ConsoleRequest, evaluation_id: UUID) -> HttpResponse:
     evaluation = _find(request, evaluation_id)
@@ -189,7 +218,7 @@ def _figure(label: str, shares: list[float | None]) -> Figure:
     return Figure(label=label, shares=shares, better=better)
 
 
-def _line_numbers(evaluation: Evaluation, wanted: str) -> list[int]:
+def _line_numbers(evaluation: Evaluation, wanted: str) -> Sequence[int] | QuerySet[Any, int]:
     answers = evaluation.answers.order_by("line")
     if wanted == "wrong" and evaluation.model_names:
         answers = answers.filter(model_name=evaluation.model_names[-1], is_exact=False)
@@ -197,7 +226,7 @@ def _line_numbers(evaluation: Evaluation, wanted: str) -> list[int]:
         right = set(answers.filter(is_exact=True).values_list("line", flat=True))
         wrong = set(answers.filter(is_exact=False).values_list("line", flat=True))
         return sorted(right & wrong)
-    return list(answers.values_list("line", flat=True).distinct())
+    return answers.values_list("line", flat=True).distinct()
 
 
 def _lines(evaluation: Evaluation, numbers: list[int]) -> list[Line]:

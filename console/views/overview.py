@@ -3,15 +3,15 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
-from django.db.models import Sum
 from django.http import HttpResponse
 from django.urls import reverse
 from django.utils.translation import gettext as _
 
+from accounts.choices import Capability
 from accounts.models import Organization
 from chips.models import Allocation
 from console.pages import ConsoleRequest, console_page, show_live
-from console.views.usage import TOKENS, month_cost, month_of, records
+from console.views.usage import month_so_far
 from deployments.choices import DeploymentStatus, ReplicaStatus
 from deployments.models import Deployment, Replica
 from models_registry.models import RegisteredModel
@@ -43,7 +43,6 @@ def overview(request: ConsoleRequest) -> HttpResponse:
     runs = TrainingRun.objects.of(organization)
     moving_runs = runs.exclude(status__in=TERMINAL)
     steps = _steps(organization)
-    cost, currency = month_cost(request)
     context = {
         "title": _("Overview"),
         "lede": organization.name,
@@ -62,12 +61,7 @@ def overview(request: ConsoleRequest) -> HttpResponse:
         "moving_runs": moving_runs.select_related("base_revision__registered_model")[:5],
         "recent_runs": runs.filter(status__in=TERMINAL).order_by("-ended_at")[:5],
         "deployments": deployments.select_related("revision__registered_model")[:8],
-        "month_cost": cost,
-        "currency": currency,
-        "month_tokens": records(organization, month_of(request))
-        .filter(item__in=TOKENS)
-        .aggregate(amount=Sum("quantity"))["amount"]
-        or 0,
+        "month": month_so_far(request) if Capability.VIEW_USAGE in request.granted else None,
         "model_count": RegisteredModel.objects.owned_by(organization).count(),
         "dataset_count": Dataset.objects.of(organization).count(),
     }

@@ -1,8 +1,9 @@
 """Training runs: is it learning, when is it done, was it worth it?"""
 
-from collections.abc import Sequence
 from uuid import UUID
 
+from django.db.models import Q
+from django.db.models.functions import Mod
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404
 from django.urls import reverse
@@ -24,7 +25,9 @@ from console.pages import (
 )
 from training import services
 from training.choices import TERMINAL, RunStatus
-from training.models import TrainingMetric, TrainingRun
+from training.models import TrainingRun
+
+MOST_METRICS = 1000
 
 
 @console_page()
@@ -193,12 +196,10 @@ def _find(request: ConsoleRequest, run_id: UUID) -> TrainingRun:
 
 
 def _charts(run: TrainingRun) -> list[charts.Chart]:
-    metrics: Sequence[TrainingMetric] = list(run.metrics.order_by("step"))
-    raw = [(float(m.step), m.loss) for m in metrics if m.loss is not None]
-    held_out = [(float(m.step), m.eval_loss) for m in metrics if m.eval_loss is not None]
-    speed = [
-        (float(m.step), m.tokens_per_second) for m in metrics if m.tokens_per_second is not None
-    ]
+    metrics = _metrics(run)
+    raw = [(float(step), loss) for step, loss, _eval, _speed in metrics if loss is not None]
+    held_out = [(float(step), loss) for step, _loss, loss, _speed in metrics if loss is not None]
+    speed = [(float(step), rate) for step, _loss, _eval, rate in metrics if rate is not None]
     csv_url = reverse("console:run_metrics", args=[run.pk])
     series = [charts.Series(_("Training loss"), charts.smoothed(raw, weight=0.6))]
     if len(raw) > 20:
@@ -224,6 +225,16 @@ def _charts(run: TrainingRun) -> list[charts.Chart]:
             csv_url=csv_url,
         ),
     ]
+
+
+def _metrics(run: TrainingRun) -> list[tuple[int, float | None, float | None, float | None]]:
+    """Step, loss, held-out loss and speed; of a long run every so many rows."""
+    rows = run.metrics.order_by("step")
+    every = rows.count() // MOST_METRICS + 1
+    if every > 1:
+        kept = Q(place=0) | Q(eval_loss__isnull=False)
+        rows = rows.annotate(place=Mod("id", every)).filter(kept)
+    return list(rows.values_list("step", "loss", "eval_loss", "tokens_per_second"))
 
 
 def _pace(run: TrainingRun) -> str:

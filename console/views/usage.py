@@ -67,19 +67,27 @@ def records(organization: Organization, month: Month) -> QuerySet[UsageRecord]:
     )
 
 
-def month_cost(request: ConsoleRequest) -> tuple[Decimal, str]:
-    """What this month cost so far and the currency; at most half a minute old."""
-    name = f"console:month-cost:{request.organization.pk}"
-    kept: tuple[Decimal, str] | None = cache.get(name)
+@dataclass(frozen=True)
+class MonthSoFar:
+    """What the present month has come to."""
+
+    tokens: int
+    cost: Decimal
+    currency: str
+
+
+def month_so_far(request: ConsoleRequest) -> MonthSoFar:
+    """Tokens and cost of the present month, at most half a minute old."""
+    organization = request.organization
+    name = f"console:month-so-far:{organization.pk}"
+    kept: MonthSoFar | None = cache.get(name)
     if kept is None:
-        month = _month(request.organization, periods.month_of(request.organization, request.now))
+        month = _month(organization, periods.month_of(organization, request.now))
         found = statements.statement(
-            organization=request.organization,
-            start=month.begins_at,
-            end=month.ends_at,
-            now=request.now,
+            organization=organization, start=month.begins_at, end=month.ends_at, now=request.now
         )
-        kept = (found.total, found.currency)
+        tokens = records(organization, month).filter(item__in=TOKENS).aggregate(Sum("quantity"))
+        kept = MonthSoFar(int(tokens["quantity__sum"] or 0), found.total, found.currency)
         cache.set(name, kept, COST_SECONDS)
     return kept
 

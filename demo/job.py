@@ -30,7 +30,7 @@ MOST_EXACT_FOR_BASE = 0.05
 ANSWER_TOKENS = 80
 NEVER = {"failed", "cancelled", "deleted"}
 HYPERPARAMETERS: dict[str, Any] = {
-    "epochs": 2,
+    "epochs": 1,
     "learning_rate": 1e-3,
     "batch_size": 32,
     "max_length_tokens": 256,

@@ -119,6 +119,13 @@ class VersionList(OrganizationView):
         return Response(serializers.DatasetVersionDetail(version).data, status=201)
 
     def _tokenizer_revision(self, data: Any) -> Revision | None:
+        for name, value in data.items():
+            if isinstance(value, str) and name != "tokenizer_revision":
+                raise InvalidInput(
+                    f"{name} is no field of an upload.",
+                    field=name,
+                    remedy="Send tokenizer_revision, and a file for each split.",
+                )
         given = data.get("tokenizer_revision")
         if not given:
             return None

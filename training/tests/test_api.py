@@ -93,6 +93,7 @@ def test_odd_uploads_are_refused_by_field(client: APIClient, settings) -> None:
         400,
         "tokenizer_revision",
     )
+    assert refusal({"train": part(chat_lines(1)), "tokeniser": "x"}) == (400, "tokeniser")
     settings.FACTORY_MAX_UPLOAD_BYTES = -(2**20)
     assert refusal({"train": part(chat_lines(1))}) == (413, "files")
 

@@ -20,7 +20,7 @@ class Command(BaseCommand):
         parser.add_argument("--cpu-accelerators", type=int, help="in how many to split the cores")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        agent = ["--pool", options["pool"], "--create-pool"]
+        agent = ["--pool", options["pool"], "--create-pool", "--stop-processes-on-exit"]
         if options["cpu_accelerators"]:
             agent += ["--cpu-accelerators", str(options["cpu_accelerators"])]
         platform = processes.Platform(say=self.stdout.write, agent_options=agent)

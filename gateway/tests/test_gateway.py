@@ -24,6 +24,7 @@ from gateway.tests.make import (
     text_of,
 )
 from gateway.upstream import Timeouts
+from usage import statements
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.processes]
 
@@ -422,3 +423,28 @@ def test_many_at_once_are_all_answered_and_all_counted(engine, start_gateway, se
     events = read_events(count=96)
     assert sum(e["input_tokens"] for e in events) == sum(each[0] for each in counted)
     assert sum(e["output_tokens"] for e in events) == sum(each[1] for each in counted)
+
+
+def test_the_statement_says_at_once_what_the_client_counted(engine, start_gateway, secret):
+    client = start_gateway(make_target(make_replica(engine))).client(secret)
+    retail = make_organization()
+    counted = {"requests": 0, "input_tokens": 0, "output_tokens": 0}
+    for number in range(6):
+        last: Any = None
+        for chunk in client.chat.completions.create(
+            model="tiny",
+            messages=[{"role": "user", "content": "word " * (number + 1)}],
+            max_tokens=number + 1,
+            stream=True,
+            stream_options={"include_usage": True},
+        ):
+            last = chunk
+        counted["requests"] += 1
+        counted["input_tokens"] += last.usage.prompt_tokens
+        counted["output_tokens"] += last.usage.completion_tokens
+        now = timezone.now()
+        start, end = now - timedelta(hours=1), now + timedelta(hours=1)
+        time.sleep(0.02)  # a tenant's request for it takes longer than that to arrive
+        found = statements.statement(organization=retail, start=start, end=end, now=now)
+        assert {line.what.item: int(line.quantity) for line in found.lines} == counted
+        assert [use.key_name for use in found.keys] == ["test"]

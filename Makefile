@@ -5,7 +5,7 @@ SHELL := /bin/bash
 PYTHON ?= $(firstword $(foreach p,python3.13 python3.12 python3.11 python3,$(if $(shell command -v $(p) 2>/dev/null),$(p))))
 RUN := .venv/bin/python
 
-.PHONY: help install demo up test check lint lock bench clean
+.PHONY: help install demo up test check lint messages lock bench clean
 
 help: ## what can be made
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
@@ -39,6 +39,11 @@ lint: install ## lint, types, import contracts, templates, migrations
 
 check: lint ## everything that CI runs: lint, then the tests with branch coverage
 	@$(RUN) -m pytest --cov --cov-report=term:skip-covered $(ARGS)
+
+messages: install ## collect the pages' strings and compile their translations (needs GNU gettext)
+	@$(RUN) manage.py makemessages -l zh_Hans --no-location --no-obsolete --ignore='*/tests/*' \
+		--ignore=.venv --ignore=node_modules
+	@$(RUN) manage.py compilemessages -l zh_Hans --ignore=.venv
 
 lock: ## compile requirements.in into requirements.txt
 	@$(PYTHON) -m venv --clear .venv

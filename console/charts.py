@@ -77,9 +77,6 @@ def line_chart(
     x_ticks = nice_ticks(min([*xs, 0.0]), max([*xs, x_max or 0.0]), 5)
     y_ticks = nice_ticks(0.0 if y_from_zero else min(ys), max(ys), 4)
     x_low, x_high, y_low, y_high = x_ticks[0], x_ticks[-1], y_ticks[0], y_ticks[-1]
-    if x_max is not None:  # the axis ends where the work ends, not at the next round number
-        x_high = max(x_max, max(xs))
-        x_ticks = [x_low + (x_high - x_low) * part / 4 for part in range(5)]
 
     def place(point: Point) -> Point:
         x, y = point

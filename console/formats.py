@@ -17,6 +17,14 @@ def number(value: float | Decimal | None, digits: int = 0) -> str:
     return f"{value:,.{digits}f}"
 
 
+def share(value: float | Decimal | None) -> str:
+    """Accelerators, of which a slot may be a part: as many digits as there are, two at most."""
+    if value is None:
+        return "–"
+    text = f"{value:,.2f}"
+    return text.rstrip("0").rstrip(".")
+
+
 def byte_size(value: float | None) -> str:
     """Bytes in the largest binary unit that leaves at least one whole."""
     if value is None:

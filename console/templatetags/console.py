@@ -26,7 +26,7 @@ THEMES = ("system", "light", "dark")
 def icon(name: str) -> SafeString:
     """A picture for the eye only: the words stand beside it."""
     return format_html(
-        '<svg class="icon" aria-hidden="true" focusable="false"><use href="{}#{}"></use></svg>',
+        '<svg class="icon" width="20" height="20" aria-hidden="true" focusable="false"><use href="{}#{}"></use></svg>',
         static("console/icons.svg"),
         name,
     )
@@ -74,6 +74,11 @@ def exact(moment: datetime | None) -> str:
 @register.filter
 def number(value: float | Decimal | None, digits: int = 0) -> str:
     return formats.number(value, digits)
+
+
+@register.filter
+def share(value: float | Decimal | None) -> str:
+    return formats.share(value)
 
 
 @register.filter

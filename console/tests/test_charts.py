@@ -26,11 +26,11 @@ def test_line_chart_keeps_room_for_the_steps_to_come() -> None:
         series=[charts.Series("Loss", [(0, 3.0), (50, 1.0)])],
         x_max=100,
     )
-    assert chart.x_ticks == ["0", "25", "50", "75", "100"]
+    assert chart.x_ticks == ["0", "20", "40", "60", "80", "100"]
     assert chart.series[0].path.startswith("M0.0 ")
     assert chart.series[0].path.split("L")[1].startswith("500.0 ")
     assert "3" in chart.summary
-    assert json.loads(chart.data)["domain"] == [0.0, 100]
+    assert json.loads(chart.data)["domain"] == [0.0, 100.0]
 
 
 def test_thin_keeps_the_extremes() -> None:

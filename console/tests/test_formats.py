@@ -48,3 +48,12 @@ def test_markdown_is_harmless() -> None:
     assert "<img" not in html
     assert 'href="javascript' not in html
     assert 'href="https://example.com"' in html
+
+
+def test_shares_of_accelerators_show_what_there_is() -> None:
+    assert [formats.share(value) for value in (1.25, 1.0, Decimal("0.5"), 10)] == [
+        "1.25",
+        "1",
+        "0.5",
+        "10",
+    ]

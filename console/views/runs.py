@@ -24,7 +24,7 @@ from console.pages import (
     show_live,
 )
 from training import services
-from training.choices import TERMINAL, RunStatus
+from training.choices import TERMINAL, RunStatus, Tuning
 from training.models import TrainingRun
 
 MOST_METRICS = 1000
@@ -151,7 +151,7 @@ def run_detail(request: ConsoleRequest, run_id: UUID) -> HttpResponse:
             "checkpoints": run.checkpoints.filter(pruned_at__isnull=True)[:5],
             "is_ended": run.status in TERMINAL,
             "may_cancel": run.status not in TERMINAL and run.cancel_requested_at is None,
-            "hyperparameters": sorted(run.hyperparameters.items()),
+            "hyperparameters": _settings(run),
             "charts": _charts(run),
             "pace": _pace(run),
         },
@@ -224,6 +224,15 @@ def _charts(run: TrainingRun) -> list[charts.Chart]:
             y_from_zero=True,
             csv_url=csv_url,
         ),
+    ]
+
+
+def _settings(run: TrainingRun) -> list[tuple[str, object]]:
+    """The hyperparameters that had a say."""
+    return [
+        (name, value)
+        for name, value in sorted(run.hyperparameters.items())
+        if value is not None and not (run.tuning == Tuning.FULL and name.startswith("lora_"))
     ]
 
 

@@ -8,10 +8,12 @@ from accounts.models import ApiKey, Membership, Organization, User
 
 
 def list_organizations(user: User) -> QuerySet[Organization]:
-    """The organizations that a person may switch to; platform staff see all."""
+    """The organizations that a person may switch to: their own, unless suspended; platform staff
+    see all."""
     if user.is_staff:
         return Organization.objects.all()
-    return Organization.objects.filter(memberships__user=user).distinct()
+    open_ones = Organization.objects.filter(suspended_at__isnull=True)
+    return open_ones.filter(memberships__user=user).distinct()
 
 
 def get_capabilities(user: User, organization: Organization) -> frozenset[str]:

@@ -2,8 +2,8 @@ import pytest
 from rest_framework.test import APIClient
 
 from accounts.choices import Role, Scope
-from accounts.models import ApiKey, AuditEvent, Membership
-from accounts.tests.make import make_key, make_member, make_organization, make_user
+from accounts.models import ApiKey, AuditEvent, Membership, Organization
+from accounts.tests.make import NOW, make_key, make_member, make_organization, make_user
 
 pytestmark = pytest.mark.django_db
 
@@ -154,3 +154,14 @@ def test_audit_events_are_found_by_action() -> None:
     newest = events["results"][0]
     assert (newest["object_name"], newest["actor_kind"]) == ("ci", "api_key")
     assert client.get("/api/v1/audit-events/", {"action": "x.y"}).json()["count"] == 0
+
+
+def test_a_suspended_organization_is_closed_to_its_members_and_open_to_staff() -> None:
+    organization = make_organization()
+    member, staff = make_member(organization), make_user("operator", is_staff=True)
+    Organization.objects.filter(pk=organization.pk).update(suspended_at=NOW)
+    client = APIClient()
+    client.force_login(member)
+    assert client.get("/api/v1/organization/").status_code == 404
+    client.force_login(staff)
+    assert client.get("/api/v1/organization/").status_code == 200

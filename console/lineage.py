@@ -8,7 +8,7 @@ from django.utils.translation import gettext as _
 from accounts.models import Organization
 from console import formats
 from deployments.models import Deployment
-from models_registry.models import Revision
+from models_registry.models import EvaluationResult, Revision
 from training.models import Evaluation, TrainingRun
 
 
@@ -98,7 +98,7 @@ def _revision_node(revision: Revision, *, current: bool = False) -> Node:
 
 def _evaluations(revision: Revision, organization: Organization) -> list[Node]:
     nodes = []
-    for result in revision.evaluation_results.all()[:4]:
+    for result in EvaluationResult.objects.of(organization).filter(revision=revision)[:4]:
         exact = result.metrics.get("exact_match")
         seen = Evaluation.objects.of(organization).filter(pk=result.evaluation_id).exists()
         nodes.append(

@@ -4,11 +4,11 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from django.db.models import Count, Max, QuerySet
+from django.db.models import Count, Max, Prefetch, QuerySet
 
 from accounts.models import Organization
 from common.errors import NotFound
-from models_registry.models import RegisteredModel, Revision, RevisionImport
+from models_registry.models import EvaluationResult, RegisteredModel, Revision, RevisionImport
 
 LONGEST_CHAIN = 50  # ancestors and descendants shown; deeper families are cut, not looped over
 
@@ -56,11 +56,18 @@ def list_revisions(organization: Organization) -> QuerySet[Revision]:
 
 
 def get_revision(organization: Organization, revision_id: UUID) -> Revision:
-    """Raises NotFound."""
-    revision = list_revisions(organization).filter(pk=revision_id).first()
+    """With the organization's own evaluation results. Raises NotFound."""
+    results = list_results(organization)
+    rows = list_revisions(organization).prefetch_related(results)
+    revision = rows.filter(pk=revision_id).first()
     if revision is None:
         raise NotFound("No such revision.")
     return revision
+
+
+def list_results(organization: Organization) -> Prefetch:
+    """For `prefetch_related` on revisions: the evaluation results that the organization may see."""
+    return Prefetch("evaluation_results", queryset=EvaluationResult.objects.of(organization))
 
 
 def list_imports(organization: Organization) -> QuerySet[RevisionImport]:

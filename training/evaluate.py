@@ -215,6 +215,7 @@ def _keep_result(
         evaluation_id=evaluation.pk,
         split=evaluation.split.name,
         defaults={
+            "organization": evaluation.organization,
             "dataset_name": str(evaluation.split.version),
             "examples": result["examples"],
             "metrics": metrics,

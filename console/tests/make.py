@@ -69,6 +69,7 @@ def make_world(folder: Path, *, slug: str = "retail", person: str = "ada", now: 
     deployment = make_deployment(organization, result, node, now=now)
     evaluation = make_evaluation(organization, version, base, result, now=now)
     EvaluationResult.objects.create(
+        organization=organization,
         revision=result,
         evaluation_id=evaluation.pk,
         dataset_name=version.dataset.name,

@@ -14,9 +14,9 @@ from accounts.choices import Capability
 from common.errors import DomainError
 from console import forms, lineage, storage_text, tables
 from console.pages import ConsoleRequest, add_refusal, console_page, done, refuse, show, show_live
-from models_registry import services
+from models_registry import selectors, services
 from models_registry.choices import IMPORT_TRANSITIONS
-from models_registry.models import RegisteredModel, Revision, RevisionImport
+from models_registry.models import EvaluationResult, RegisteredModel, Revision, RevisionImport
 
 UNSETTLED = [status for status, onward in IMPORT_TRANSITIONS.items() if onward]
 
@@ -68,7 +68,8 @@ def model_list(request: ConsoleRequest) -> HttpResponse:
 def model_detail(request: ConsoleRequest, model_id: UUID) -> HttpResponse:
     rows = RegisteredModel.objects.of(request.organization).select_related("organization")
     model = get_object_or_404(rows, pk=model_id)
-    revisions = model.revisions.prefetch_related("aliases", "evaluation_results")
+    results = selectors.list_results(request.organization)
+    revisions = model.revisions.prefetch_related("aliases", results)
     latest = revisions.first()
     return show(
         request,
@@ -110,7 +111,7 @@ def revision_detail(request: ConsoleRequest, revision_id: UUID) -> HttpResponse:
             "revision": revision,
             "model": model,
             "files": revision.artifacts.select_related("blob"),
-            "results": revision.evaluation_results.all(),
+            "results": EvaluationResult.objects.of(request.organization).filter(revision=revision),
             "aliases": revision.aliases.all(),
             "stages": lineage.of_revision(revision, organization=request.organization),
             "is_own": model.organization_id == request.organization.pk,

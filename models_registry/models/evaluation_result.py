@@ -1,12 +1,23 @@
 from django.db import models
 
+from accounts.models import Organization, TenantQuerySet
 from common.models import Identified
 from models_registry.models.revision import Revision
 
 
 class EvaluationResult(Identified):
-    """How a revision did on a dataset split; names are kept with the figures."""
+    """How a revision did on a dataset split; names are kept with the figures.
 
+    It belongs to the organization that asked, whose dataset it names: a shared revision has results
+    of many, and each sees its own alone.
+    """
+
+    organization = models.ForeignKey(
+        Organization,
+        null=True,  # a result from before they had one: nobody's
+        on_delete=models.PROTECT,
+        related_name="+",
+    )
     revision = models.ForeignKey(
         Revision, on_delete=models.CASCADE, related_name="evaluation_results"
     )
@@ -16,6 +27,8 @@ class EvaluationResult(Identified):
     examples = models.PositiveIntegerField()
     metrics = models.JSONField(default=dict)  # {"exact_match": 0.93, "field.intent": 0.99, ...}
     created_at = models.DateTimeField()
+
+    objects = TenantQuerySet.as_manager()
 
     class Meta:
         ordering = ["-created_at"]

@@ -4,8 +4,10 @@ import pytest
 from rest_framework.test import APIClient
 
 from accounts.choices import Scope
-from accounts.tests.make import make_key, make_member, make_organization
+from accounts.tests.make import NOW, make_key, make_member, make_organization
+from common.ids import new_id
 from models_registry.choices import RevisionKind
+from models_registry.models import EvaluationResult
 from models_registry.tests.make import make_model_folder, make_revision
 
 pytestmark = pytest.mark.django_db
@@ -115,3 +117,20 @@ def test_a_member_reads_with_a_session_and_a_viewer_cannot_write() -> None:
     member.force_login(make_member(make_organization(), role="viewer"))
     assert member.get("/api/v1/models/").status_code == 200
     assert member.post("/api/v1/imports/", {}, format="json").status_code == 403
+
+
+def test_results_on_a_shared_revision_are_seen_by_those_who_asked_alone(tmp_path: Path) -> None:
+    retail, bank = make_organization(), make_organization("bank")
+    shared = make_revision(tmp_path, make_organization("platform"), visibility="shared")
+    for owner, dataset in ((retail, "tickets:1"), (bank, "loans:1")):
+        EvaluationResult.objects.create(
+            organization=owner,
+            revision=shared,
+            evaluation_id=new_id(),
+            dataset_name=dataset,
+            split="heldout",
+            examples=2,
+            created_at=NOW,
+        )
+    body = client_with(make_key(bank)).get(f"/api/v1/revisions/{shared.pk}/").json()
+    assert [result["dataset_name"] for result in body["evaluation_results"]] == ["loans:1"]

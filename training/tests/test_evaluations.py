@@ -140,7 +140,7 @@ def test_models_are_compared_through_the_serving_path(platform: Platform, tmp_pa
     assert [message["role"] for message in body["messages"]] == ["system", "user"]
     answer = EvaluationAnswer.objects.get(model_name="tuned", line=2)  # line 1 is blank
     assert (answer.prompt, answer.revision) == ("Where is order 500?", tuned)
-    result = EvaluationResult.objects.get(revision=tuned)
+    result = EvaluationResult.objects.of(evaluation.organization).get(revision=tuned)
     assert result.metrics == {
         "exact_match": 1.0,
         "valid_json": 1.0,

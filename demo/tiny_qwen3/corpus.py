@@ -26,7 +26,7 @@ def conversations(seed: int) -> Iterator[Messages]:
     rng = Random(seed)
     kinds = [read_note, read_list, repeat, find, change_case]
     while True:
-        (kind,) = rng.choices(kinds, weights=[55, 15, 12, 12, 6])
+        (kind,) = rng.choices(kinds, weights=[45, 17, 20, 13, 5])
         system, user, assistant = kind(rng)
         messages = [{"role": "user", "content": user}, {"role": "assistant", "content": assistant}]
         if rng.random() < 0.85:

@@ -8,6 +8,8 @@ from typing import Any
 
 import httpx
 
+from common.texts import storable
+
 IN_FLIGHT = 16
 TIMEOUT_SECONDS = 120.0
 TRIES = 3  # of one question, where the fault may be passing
@@ -153,7 +155,7 @@ def _read(question: Question, response: httpx.Response) -> Reply:
         usage = answer.get("usage") or {}
         return Reply(
             question,
-            text=str(text).replace("\0", ""),
+            text=storable(str(text)),
             revision_id=response.headers.get(REVISION_HEADER, ""),
             prompt_tokens=int(usage.get("prompt_tokens") or 0),
             completion_tokens=int(usage.get("completion_tokens") or 0),
@@ -170,4 +172,4 @@ def _message(response: httpx.Response) -> str:
         text = str(body["error"]["message"])
     except (ValueError, TypeError, LookupError):
         pass
-    return f"{response.status_code}: {text[:MESSAGE_CHARACTERS]}".replace("\0", "")
+    return f"{response.status_code}: {storable(text, limit=MESSAGE_CHARACTERS)}"

@@ -9,8 +9,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from common.texts import storable
+
 MAX_LINE_BYTES = 4 * 2**20
 MAX_MESSAGES = 1000
+KEY_CHARACTERS = 60  # of an unknown key that are told
 LINE_KEYS = frozenset({"messages"})
 MESSAGE_KEYS = frozenset({"role", "content", "name", "weight"})
 NOT_YET = {
@@ -142,7 +145,8 @@ def _unknown_key(line: ChatLine, key: str, path: str) -> None:
             Problem(f"{key}_not_supported", path, NOT_YET[key], f"Remove “{key}” from the line.")
         )
     else:
-        line.unknown_keys.append(path if path == key else f"messages[].{key}")
+        name = storable(key, limit=KEY_CHARACTERS)
+        line.unknown_keys.append(name if path == key else f"messages[].{name}")
 
 
 def _check_message(line: ChatLine, index: int, message: Any) -> Iterator[Problem]:

@@ -24,10 +24,12 @@ import jinja2.ext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
+from common.texts import storable
 from training import chat_lines
 
 MEMORY_BYTES = 6 * 2**30  # of address space; Qwen's vocabulary of 250 k takes under 1 GiB
 AT_ONCE = 512
+MESSAGE_CHARACTERS = 300  # of what a template says when it refuses
 
 
 class Uncountable(Exception):
@@ -72,8 +74,13 @@ def render(
         try:
             text = template.render(messages=messages, add_generation_prompt=False, **context)
         except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError) as error:
-            raise Uncountable(f"the chat template refuses line {number}: {error}") from error
+            raise Uncountable(f"the chat template refuses line {number}: {said(error)}") from error
         yield number, text
+
+
+def said(error: Exception) -> str:
+    """The beginning of a message that the template may have written."""
+    return storable(str(error), limit=MESSAGE_CHARACTERS)
 
 
 def environment() -> ImmutableSandboxedEnvironment:
@@ -110,5 +117,5 @@ if __name__ == "__main__":
     except Uncountable as refused:
         answer = {"error": str(refused)}
     except jinja2.TemplateError as error:
-        answer = {"error": f"the chat template cannot be read: {error}"}
+        answer = {"error": f"the chat template cannot be read: {said(error)}"}
     sys.stdout.write(json.dumps(answer))

@@ -8,7 +8,7 @@ under one in a million).
 import hashlib
 from array import array
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import combinations
 from typing import Any, BinaryIO
@@ -21,6 +21,7 @@ from training.chat_lines import ChatLine, Problem
 MAX_LINES = 5_000_000
 ERRORS_KEPT = 1000
 UNKNOWN_KEYS_KEPT = 50
+UNKNOWN_KEYS_COUNTED = 1000  # different ones; a file may have one a line
 SAMPLE_CHARACTERS = 2000
 
 
@@ -57,6 +58,12 @@ class Report:
     @property
     def is_valid(self) -> bool:
         return self.errors_total == 0
+
+    def count_unknown(self, keys: Iterable[str]) -> None:
+        """Count keys that training ignores, the first thousand different ones."""
+        for key in keys:
+            if key in self.unknown_keys or len(self.unknown_keys) < UNKNOWN_KEYS_COUNTED:
+                self.unknown_keys[key] += 1
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON: kept with the version, and sent as the details of a refusal."""
@@ -107,7 +114,7 @@ def _check_split(report: Report, name: str, file: BinaryIO) -> Hashes:
             digest.update(raw)
         for problem in line.problems:
             _tell(report, name, split.lines, problem)
-        report.unknown_keys.update(line.unknown_keys)
+        report.count_unknown(line.unknown_keys)
         if not line.problems:
             seen.append(_count(split, line))
     split.sha256 = digest.hexdigest()

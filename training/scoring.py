@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from common.texts import storable
+
 
 @dataclass(frozen=True)
 class Score:
@@ -31,7 +33,7 @@ def score(expected: str, answer: str) -> Score:
     fields = {}
     if isinstance(wanted, dict):
         found = given if isinstance(given, dict) else {}
-        fields = {key: key in found and _same(found[key], wanted[key]) for key in wanted}
+        fields = {storable(key): key in found and _same(found[key], wanted[key]) for key in wanted}
     return Score(is_exact=is_json and _same(given, wanted), is_json=is_json, fields=fields)
 
 

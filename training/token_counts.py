@@ -17,6 +17,7 @@ from models_registry.models import Artifact, Revision
 
 METHOD = "rendered with the model's chat template, tokenized with its tokenizer.json"
 SPECIAL = ("bos_token", "eos_token", "pad_token", "unk_token")
+LARGEST_TEMPLATE_BYTES = 2**20
 SECONDS = 300.0  # about 3 million short lines on one core
 
 
@@ -70,25 +71,38 @@ def count(folder: Path, sha256: str) -> dict[str, Any]:
 
 
 def _template(blobs: dict[str, str]) -> tuple[str, dict[str, Any]]:
-    """The chat template and the special tokens that it may name."""
+    """The chat template and the special tokens that it may name. Raises CannotCount."""
     config: dict[str, Any] = {}
     if "tokenizer_config.json" in blobs:
         config = _read_json(blobs["tokenizer_config.json"])
-    context = {
-        name: value["content"] if isinstance(value, dict) else value
-        for name in SPECIAL
-        if (value := config.get(name)) is not None
-    }
+    context: dict[str, Any] = {}
+    for name in SPECIAL:
+        value = config.get(name)
+        token = value.get("content") if isinstance(value, dict) else value
+        if isinstance(token, str):
+            context[name] = token
     if "chat_template.jinja" in blobs:
-        with storage.open_blob(blobs["chat_template.jinja"]) as file:
-            return file.read().decode("utf-8"), context
+        return _read_text(blobs["chat_template.jinja"]), context
     template = config.get("chat_template") or ""
     if isinstance(template, list):  # several, by name
-        template = next((t["template"] for t in template if t.get("name") == "default"), "")
-    return str(template), context
+        named = [each for each in template if isinstance(each, dict)]
+        template = next((t.get("template") for t in named if t.get("name") == "default"), "")
+    return template if isinstance(template, str) else "", context
+
+
+def _read_text(sha256: str) -> str:
+    with storage.open_blob(sha256) as file:
+        raw = file.read(LARGEST_TEMPLATE_BYTES + 1)
+    try:
+        if len(raw) <= LARGEST_TEMPLATE_BYTES:
+            return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        raise CannotCount("the chat template is not UTF-8") from None
+    raise CannotCount(f"the chat template has more than {LARGEST_TEMPLATE_BYTES:,} bytes")
 
 
 def _read_json(sha256: str) -> dict[str, Any]:
+    """Known to be JSON of a bounded size since it was published (`facts.read_facts`)."""
     with storage.open_blob(sha256) as file:
         value = json.load(file)
     return value if isinstance(value, dict) else {}

@@ -194,7 +194,9 @@ class EvaluationRequest(serializers.Serializer):
         child=serializers.CharField(max_length=200),
         help_text="Public names as clients send them in `model`; the first is the baseline.",
     )
-    limit = serializers.IntegerField(required=False, allow_null=True, default=None)
+    limit = serializers.IntegerField(
+        required=False, allow_null=True, default=None, max_value=2**31 - 1
+    )
     max_tokens = serializers.IntegerField(default=128)
 
 

@@ -121,3 +121,12 @@ def test_the_same_messages_in_two_splits_are_leakage() -> None:
     report = check({"train": io.BytesIO(train), "heldout": io.BytesIO(heldout)})
     assert report.is_valid
     assert report.leakage == [{"splits": ["train", "heldout"], "examples": 1}]
+
+
+def test_unknown_keys_of_any_kind_and_number_are_told_in_bounds() -> None:
+    messages = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    rows = [{"messages": messages, f"\0\ud800{number}{'x' * 100}": 1} for number in range(1200)]
+    report = check({"train": io.BytesIO("".join(json.dumps(row) + "\n" for row in rows).encode())})
+    assert report.is_valid
+    assert len(report.unknown_keys) == 1000
+    assert next(iter(report.unknown_keys)) == "?0" + "x" * 57 + "…"

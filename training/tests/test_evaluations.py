@@ -7,6 +7,7 @@ from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import httpx
 import pytest
 
 from accounts.models import ApiKey, AuditEvent
@@ -299,3 +300,20 @@ def test_what_is_others_does_not_exist_for_us() -> None:
             model_names=["base"],
             now=NOW,
         )
+
+
+def test_what_no_row_can_hold_does_not_keep_an_evaluation_from_its_end() -> None:
+    line = {
+        "messages": [
+            {"role": "user", "content": "q"},
+            {"role": "assistant", "content": '{"a\\u0000b": 1, "c\\ud800": 2}'},
+        ]
+    }
+    version = make_version(name="odd", files={"heldout": json.dumps(line).encode()})
+    evaluation = want(dataset_version_id=version.pk)
+    replies = [asking.Reply(each, text="{}") for each in evaluate._questions(evaluation)]
+    evaluate._store(evaluation, asking.Outcome(replies=replies))
+    assert EvaluationAnswer.objects.get(model_name="tuned").fields == {"ab": False, "c?": False}
+    said = rb'{"choices": [{"message": {"content": "a\u0000\ud800"}}]}'
+    answer = httpx.Response(200, content=said)
+    assert asking._read(replies[0].question, answer).text == "a?"

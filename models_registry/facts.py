@@ -14,12 +14,16 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from common.errors import InvalidInput
+from common.texts import storable
 
 PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz", ".h5"}
 TEXTS = {".json", ".jsonl", ".txt", ".md", ".jinja", ".yaml", ".yml", ".model", ".tiktoken"}
 NAMED = {"LICENSE", "LICENCE", "NOTICE", "README", ".gitattributes", "merges.txt", "vocab.json"}
 LARGEST_HEADER_BYTES = 100 * 2**20
 LARGEST_JSON_BYTES = 64 * 2**20
+LARGEST_KEPT_BYTES = 10_000  # of generation_config.json
+LONGEST_PATH = 300
+ADAPTER = "adapter"  # as a model type
 DTYPES = {
     "F64": "float64",
     "F32": "float32",
@@ -95,6 +99,8 @@ def check_name(name: str) -> None:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name:
         raise UnsafeFiles(f"{name!r} leaves its folder.", field="source")
+    if len(name) > LONGEST_PATH:
+        raise UnsafeFiles(f"{name[:40]}… is too long a path.", field="source")
     if path.suffix in PICKLES:
         raise UnsafeFiles(
             f"{name} may hold a pickle, which can run code when it is loaded.",
@@ -133,48 +139,74 @@ def read_facts(folder: Path, files: list[str]) -> Facts:
     if "config.json" not in files:
         return _adapter_facts(_json(folder / "adapter_config.json"), parameters, dtype, tensors)
     config = _json(folder / "config.json")
-    text = config.get("text_config") or config
-    quantization = config.get("quantization_config") or {}
+    text = _object(config.get("text_config")) or config
+    named = config.get("architectures")
+    architectures = named if isinstance(named, list) else []
+    tied, generation = config.get("tie_word_embeddings"), "generation_config.json"
     return Facts(
-        architecture=(config.get("architectures") or [""])[0],
-        model_type=str(config.get("model_type", "")),
+        architecture=_text(next(iter(architectures), ""), 80),
+        model_type=_text(config.get("model_type"), 40),
         parameter_count=parameters,
         dtype=dtype,
-        quantization=str(quantization.get("quant_method", "")),
-        context_length_tokens=text.get("max_position_embeddings"),
+        quantization=_text(_object(config.get("quantization_config")).get("quant_method"), 40),
+        context_length_tokens=_count(text.get("max_position_embeddings")),
         more={
-            "layers": text.get("num_hidden_layers"),
-            "hidden_size": text.get("hidden_size"),
-            "attention_heads": text.get("num_attention_heads"),
-            "key_value_heads": text.get("num_key_value_heads"),
-            "head_dim": text.get("head_dim"),
-            "intermediate_size": text.get("intermediate_size"),
-            "experts": text.get("num_experts"),
-            "vocabulary": text.get("vocab_size"),
-            "tied_embeddings": config.get("tie_word_embeddings"),
+            "layers": _count(text.get("num_hidden_layers")),
+            "hidden_size": _count(text.get("hidden_size")),
+            "attention_heads": _count(text.get("num_attention_heads")),
+            "key_value_heads": _count(text.get("num_key_value_heads")),
+            "head_dim": _count(text.get("head_dim")),
+            "intermediate_size": _count(text.get("intermediate_size")),
+            "experts": _count(text.get("num_experts")),
+            "vocabulary": _count(text.get("vocab_size")),
+            "tied_embeddings": tied if isinstance(tied, bool) else None,
             "tensors": tensors,
             "has_tokenizer": "tokenizer.json" in files,
             "has_chat_template": _has_chat_template(folder, files),
-            "generation": _json(folder / "generation_config.json")
-            if "generation_config.json" in files
-            else {},
+            "generation": _kept(_json(folder / generation)) if generation in files else {},
         },
     )
 
 
 def _adapter_facts(config: dict[str, Any], parameters: int, dtype: str, tensors: int) -> Facts:
+    given = config.get("target_modules")
+    modules = given if isinstance(given, list) else [given]
     return Facts(
-        architecture=str(config.get("peft_type", "")),
-        model_type="adapter",
+        architecture=_text(config.get("peft_type"), 80),
+        model_type=ADAPTER,
         parameter_count=parameters,
         dtype=dtype,
         more={
-            "rank": config.get("r"),
-            "alpha": config.get("lora_alpha"),
-            "target_modules": sorted(config.get("target_modules") or []),
+            "rank": _count(config.get("r")),
+            "alpha": _count(config.get("lora_alpha")),
+            "target_modules": sorted(_text(each, 200) for each in modules if each),
             "tensors": tensors,
         },
     )
+
+
+def _text(value: object, limit: int) -> str:
+    """As much of a config's text as its column holds; empty for anything else."""
+    return storable(value[:limit]) if isinstance(value, str) else ""
+
+
+def _count(value: object) -> int | None:
+    """A config's whole number that a column holds; None for anything else."""
+    is_whole = isinstance(value, int) and not isinstance(value, bool)
+    return value if is_whole and 0 <= value < 2**31 else None  # type: ignore[operator,return-value]
+
+
+def _object(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _kept(value: dict[str, Any]) -> dict[str, Any]:
+    """A small JSON object as it is; nothing of one that is large or that no row can hold."""
+    try:
+        size = len(json.dumps(value, allow_nan=False, ensure_ascii=False).encode())
+    except ValueError:  # not finite, or not Unicode
+        return {}
+    return value if size <= LARGEST_KEPT_BYTES and "\\u0000" not in json.dumps(value) else {}
 
 
 def _weights(folder: Path, files: list[str]) -> tuple[int, str, int]:
@@ -204,10 +236,11 @@ def read_header(path: Path) -> dict[str, Any]:
             raise IncompleteModel(f"{path.name} is no safetensors file.", field="source")
         try:
             header = json.loads(file.read(length))
-            end = max(
-                (e["data_offsets"][1] for n, e in header.items() if n != "__metadata__"), default=0
-            )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            tensors = [entry for name, entry in header.items() if name != "__metadata__"]
+            end = max((entry["data_offsets"][1] for entry in tensors), default=0)
+            if not all(_is_tensor(entry, size) for entry in tensors):
+                raise ValueError("a tensor without its type or shape")
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise IncompleteModel(f"{path.name} has a broken header.", field="source") from error
     if 8 + length + end != size:
         raise IncompleteModel(
@@ -216,6 +249,14 @@ def read_header(path: Path) -> dict[str, Any]:
             remedy="Fetch the file again.",
         )
     return dict(header)
+
+
+def _is_tensor(entry: dict[str, Any], size: int) -> bool:
+    """Whether it has a type and a shape, of no more numbers than a file of that size can hold."""
+    shape = entry["shape"]
+    if not isinstance(entry["dtype"], str) or len(entry["dtype"]) > 20:
+        return False
+    return all(_count(side) is not None for side in shape) and math.prod(shape) <= size * 8
 
 
 def _has_chat_template(folder: Path, files: list[str]) -> bool:
@@ -231,7 +272,7 @@ def _json(path: Path) -> dict[str, Any]:
         if path.stat().st_size > LARGEST_JSON_BYTES:
             raise ValueError("too large")
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise IncompleteModel(f"{path.name} cannot be read: {error}", field="source") from error
     if not isinstance(value, dict):
         raise IncompleteModel(f"{path.name} is no JSON object.", field="source")

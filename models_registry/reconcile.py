@@ -2,7 +2,7 @@
 
 import logging
 import shutil
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from uuid import UUID
 
@@ -13,11 +13,11 @@ from common import leases
 from common.errors import DomainError
 from models_registry import services, sources
 from models_registry.choices import ImportStatus, RevisionKind
-from models_registry.models import RevisionImport
+from models_registry.models import Revision, RevisionImport
 
 logger = logging.getLogger(__name__)
 
-LEASE_SECONDS = 30.0  # renewed with every progress report
+LEASE_SECONDS = 30.0  # kept while a worker is at it; what a killed one's import waits for another
 MAX_ATTEMPTS = 5
 OPEN = [ImportStatus.PENDING, ImportStatus.RUNNING]
 
@@ -47,31 +47,13 @@ def run_import(import_id: UUID, *, now: datetime) -> bool:
         RevisionImport.objects.filter(pk=wanted.pk, lease_token=wanted.lease_token).update(
             done_bytes=done_bytes,
             total_bytes=total_bytes,
-            leased_until=timezone.now() + timedelta(seconds=LEASE_SECONDS),
         )
 
     try:
         if wanted.attempts >= MAX_ATTEMPTS:
             raise sources.SourceUnavailable(f"Gave up after {MAX_ATTEMPTS} attempts.")
-        folder, revision_name = sources.fetch(
-            source_kind=wanted.source_kind,
-            source=wanted.source,
-            source_revision=wanted.source_revision,
-            into=into,
-            report=report,
-        )
-        leases.extend(wanted, now=timezone.now(), seconds=3600)  # hashing a large model is slow
-        published = services.publish_folder(
-            organization=wanted.organization,
-            name=wanted.name,
-            folder=folder,
-            kind=RevisionKind.BASE,
-            source_kind=wanted.source_kind,
-            source=f"{wanted.source}@{revision_name}" if revision_name else wanted.source,
-            visibility=wanted.visibility,
-            licence=wanted.licence,
-            now=timezone.now(),
-        )
+        with leases.kept(wanted, seconds=LEASE_SECONDS):
+            published = _fetch_and_publish(wanted, into, report)
     except DomainError as error:
         with leases.finish(wanted) as current:
             current.transition(
@@ -88,3 +70,24 @@ def run_import(import_id: UUID, *, now: datetime) -> bool:
         current.transition(ImportStatus.SUCCEEDED, now=timezone.now(), reason="published")
     shutil.rmtree(into, ignore_errors=True)
     return True
+
+
+def _fetch_and_publish(wanted: RevisionImport, into: Path, report: sources.Report) -> Revision:
+    folder, revision_name = sources.fetch(
+        source_kind=wanted.source_kind,
+        source=wanted.source,
+        source_revision=wanted.source_revision,
+        into=into,
+        report=report,
+    )
+    return services.publish_folder(
+        organization=wanted.organization,
+        name=wanted.name,
+        folder=folder,
+        kind=RevisionKind.BASE,
+        source_kind=wanted.source_kind,
+        source=f"{wanted.source}@{revision_name}" if revision_name else wanted.source,
+        visibility=wanted.visibility,
+        licence=wanted.licence,
+        now=timezone.now(),
+    )

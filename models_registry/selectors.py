@@ -65,7 +65,7 @@ def get_revision(organization: Organization, revision_id: UUID) -> Revision:
     return revision
 
 
-def list_results(organization: Organization) -> Prefetch:
+def list_results(organization: Organization) -> "Prefetch[str]":
     """For `prefetch_related` on revisions: the evaluation results that the organization may see."""
     return Prefetch("evaluation_results", queryset=EvaluationResult.objects.of(organization))
 

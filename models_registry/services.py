@@ -54,6 +54,12 @@ def publish_folder(
     _check_name(name)
     files = reading.list_files(folder)
     facts = reading.read_facts(folder, files)
+    if kind != RevisionKind.ADAPTER and facts.model_type == reading.ADAPTER:
+        raise reading.IncompleteModel(
+            "This is an adapter without the model that it adapts.",
+            field="source",
+            remedy="Merge it into its base first, and import the result.",
+        )
     blobs = {path: storage.put_file(folder / path, now=now) for path in files}
     with transaction.atomic():
         model = _take_model(organization, name, visibility, actor, now)
@@ -69,7 +75,7 @@ def publish_folder(
             kind=kind,
             parent=parent,
             source_kind=source_kind,
-            source=source,
+            source=source[:300],
             lineage=dict(lineage or {}),
             architecture=facts.architecture,
             model_type=facts.model_type,
@@ -214,7 +220,12 @@ def move_alias(
     actor: audit.Actor = audit.SYSTEM,
     now: datetime,
 ) -> Alias:
-    """Point an alias of the organization's own model at one of its revisions. Raises NotFound."""
+    """Point an alias of the organization's own model at one of its revisions. Raises NotFound,
+    InvalidInput."""
+    try:
+        Alias._meta.get_field("name").clean(alias, None)
+    except ValidationError as error:
+        raise InvalidInput(" ".join(error.messages), field="alias") from error
     rows = RegisteredModel.objects.owned_by(organization).select_for_update(no_key=True)
     model = rows.filter(pk=model_id).first()
     revision = Revision.objects.filter(registered_model=model, pk=revision_id).first()

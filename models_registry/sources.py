@@ -12,6 +12,7 @@ from pathlib import Path
 from django.conf import settings
 
 from common.errors import InvalidInput
+from common.texts import storable
 from models_registry import facts
 from models_registry.choices import SourceKind
 
@@ -43,6 +44,7 @@ def fetch(
 
 
 def _from_hugging_face(repository: str, revision: str, into: Path, report: Report) -> str:
+    from httpx2 import HTTPError  # of the client's own transport: nobody there, too slow
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
@@ -64,7 +66,7 @@ def _from_hugging_face(repository: str, revision: str, into: Path, report: Repor
                 endpoint=endpoint,
                 token=token,
             )
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
+    except (HfHubHTTPError, HFValidationError, HTTPError, OSError) as error:
         raise _unavailable("Hugging Face Hub", repository, error) from error
     return info.sha or ""
 
@@ -94,8 +96,9 @@ def _from_modelscope(repository: str, revision: str, into: Path, report: Report)
 
 
 def _unavailable(hub: str, repository: str, error: Exception) -> SourceUnavailable:
+    lines = str(error).splitlines() or [type(error).__name__]
     return SourceUnavailable(
-        f"{hub} did not give {repository}: {str(error).splitlines()[0][:300]}",
+        f"{hub} did not give {repository}: {storable(lines[0], limit=300)}",
         field="source",
         remedy="Check the name and the revision, the token, and whether this machine may reach it.",
     )

@@ -56,10 +56,9 @@ def put_chunks(chunks: Iterable[bytes], *, now: datetime) -> Blob:
         os.fsync(file.fileno())
         sha256 = digest.hexdigest()
         target = blob_path(sha256)
-        if not target.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            path.chmod(0o444)
-            path.replace(target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.chmod(0o444)
+        path.replace(target)  # also where there is one: it may be damaged
     row, _ = Blob.objects.get_or_create(
         sha256=sha256,
         defaults={"git_sha1": _git_sha1(target, size), "size_bytes": size, "created_at": now},

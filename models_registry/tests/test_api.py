@@ -134,3 +134,10 @@ def test_results_on_a_shared_revision_are_seen_by_those_who_asked_alone(tmp_path
         )
     body = client_with(make_key(bank)).get(f"/api/v1/revisions/{shared.pk}/").json()
     assert [result["dataset_name"] for result in body["evaluation_results"]] == ["loans:1"]
+
+
+def test_an_alias_too_long_is_refused_by_name(client: APIClient, tmp_path: Path) -> None:
+    revision = make_revision(tmp_path)
+    path = f"/api/v1/models/{revision.registered_model_id}/aliases/{'x' * 41}/"
+    answer = client.put(path, {"revision": str(revision.pk)}, format="json")
+    assert (answer.status_code, answer.json()["error"]["field"]) == (400, "alias")

@@ -1,3 +1,5 @@
+import json
+import struct
 from datetime import timedelta
 from pathlib import Path
 
@@ -6,7 +8,7 @@ from django.core.management import CommandError, call_command
 
 from accounts.tests.make import NOW, make_organization
 from common.errors import InvalidInput
-from models_registry import reconcile, services
+from models_registry import reconcile, services, storage
 from models_registry.choices import ImportStatus, SourceKind
 from models_registry.models import Revision, RevisionImport
 from models_registry.tests.hub_server import REPOSITORY, running_hub
@@ -116,3 +118,79 @@ def test_the_command_imports_a_folder_and_says_what_is_wrong_with_another(tmp_pa
     (folder / "weights.pkl").write_bytes(b"x")
     with pytest.raises(CommandError, match="pickle"):
         call_command("import_model", str(folder), organization="retail", name="other")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"max_position_embeddings": "many", "num_hidden_layers": [1], "vocab_size": 2**40},
+        {"architectures": 7, "model_type": "x" * 50},
+        {"architectures": [], "text_config": "x", "quantization_config": "y"},
+    ],
+)
+def test_a_config_of_odd_values_is_taken_without_them(config: dict, tmp_path: Path) -> None:
+    folder = make_model_folder(tmp_path / "open" / "odd", **config)
+    (folder / "generation_config.json").write_text('{"temperature": NaN}')
+    wanted = make_import(SourceKind.FOLDER, str(folder))
+    reconcile.run_import(wanted.pk, now=NOW)
+    wanted.refresh_from_db()
+    assert wanted.status == ImportStatus.SUCCEEDED, wanted.message
+    assert wanted.revision.facts["generation"] == {}
+
+
+@pytest.mark.parametrize("entry", [{}, {"dtype": "F32"}, {"dtype": "F32", "shape": [2**40]}])
+def test_a_header_without_types_or_shapes_is_broken(entry: dict, tmp_path: Path) -> None:
+    folder = make_model_folder(tmp_path / "open" / "m")
+    header = json.dumps({"embed": entry | {"data_offsets": [0, 4]}}).encode()
+    weights = struct.pack("<Q", len(header)) + header + bytes(4)
+    (folder / "model.safetensors").write_bytes(weights)
+    wanted = make_import(SourceKind.FOLDER, str(folder))
+    reconcile.run_import(wanted.pk, now=NOW)
+    wanted.refresh_from_db()
+    assert (wanted.status, wanted.status_reason) == (ImportStatus.FAILED, "incomplete_model")
+
+
+def test_an_adapter_alone_is_refused(tmp_path: Path) -> None:
+    folder = make_model_folder(tmp_path / "open" / "m")
+    (folder / "config.json").rename(folder / "adapter_config.json")
+    wanted = make_import(SourceKind.FOLDER, str(folder))
+    reconcile.run_import(wanted.pk, now=NOW)
+    wanted.refresh_from_db()
+    assert wanted.status == ImportStatus.FAILED
+    assert "Merge it" in wanted.message
+
+
+@pytest.mark.parametrize("kind", [SourceKind.HUGGING_FACE, SourceKind.MODELSCOPE])
+def test_a_hub_that_cannot_be_reached_is_a_reason(kind: str, settings) -> None:
+    settings.HUGGING_FACE_ENDPOINT = settings.MODELSCOPE_ENDPOINT = "http://127.0.0.1:9"
+    wanted = make_import(kind, f"acme/{'m' * 250}")
+    reconcile.run_import(wanted.pk, now=NOW)
+    wanted.refresh_from_db()
+    assert (wanted.status, wanted.status_reason) == (ImportStatus.FAILED, "source_unavailable")
+
+
+def test_the_import_of_a_worker_killed_while_it_hashed_waits_for_no_more_than_its_lease(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def die(**_: object) -> None:
+        raise Killed
+
+    monkeypatch.setattr(services, "publish_folder", die)
+    wanted = make_import(SourceKind.FOLDER, str(make_model_folder(tmp_path / "open" / "m")))
+    with pytest.raises(Killed):
+        reconcile.run_import(wanted.pk, now=NOW)
+    later = NOW + timedelta(seconds=reconcile.LEASE_SECONDS + 1)
+    assert reconcile.list_due(now=later) == [wanted.pk]
+
+
+def test_what_is_stored_again_mends_a_damaged_blob(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"whole")
+    blob = storage.put_file(tmp_path / "file", now=NOW)
+    storage.blob_path(blob.sha256).unlink()
+    storage.blob_path(blob.sha256).write_bytes(b"damaged")
+    assert storage.put_file(tmp_path / "file", now=NOW) == blob
+    with storage.open_blob(blob.sha256) as file:
+        assert file.read() == b"whole"

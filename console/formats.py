@@ -76,6 +76,8 @@ def money(amount: Decimal | float | None, currency: str = "") -> str:
     value = Decimal(amount)
     digits = 2 if value == 0 or abs(value) >= 1 else 4 if abs(value) >= Decimal("0.01") else 6
     text = f"{value:,.{digits}f}"
+    while digits > 2 and text.endswith("0"):
+        text, digits = text[:-1], digits - 1
     return f"{text} {currency}" if currency else text
 
 

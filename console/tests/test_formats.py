@@ -29,6 +29,7 @@ def test_bytes_and_counts_have_units() -> None:
 def test_money_shows_small_prices() -> None:
     assert formats.money(Decimal("1234.5"), "CNY") == "1,234.50 CNY"
     assert formats.money(Decimal("0.000012"), "CNY") == "0.000012 CNY"
+    assert formats.money(Decimal("0.1"), "CNY") == "0.10 CNY"
 
 
 def test_ago_looks_back_and_ahead() -> None:

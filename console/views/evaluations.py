@@ -94,7 +94,10 @@ def evaluation_list(request: ConsoleRequest) -> HttpResponse:
 def evaluation_create(request: ConsoleRequest) -> HttpResponse:
     models = offers.served_models(request.organization)
     form = forms.EvaluationForm(
-        request.POST or None, splits=offers.splits(request.organization), models=models
+        request.POST or None,
+        splits=offers.splits(request.organization),
+        models=models,
+        initial={name: request.GET.get(name, "") for name in ("split", "baseline", "candidate")},
     )
     if request.method == "POST" and form.is_valid():
         asked = form.cleaned_data

@@ -153,6 +153,7 @@ def run_detail(request: ConsoleRequest, run_id: UUID) -> HttpResponse:
             "may_cancel": run.status not in TERMINAL and run.cancel_requested_at is None,
             "hyperparameters": _settings(run),
             "charts": _charts(run),
+            "held_out": run.dataset_version.splits.exclude(name=run.train_split).first(),
             "pace": _pace(run),
         },
         moving=run.status not in TERMINAL,

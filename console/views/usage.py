@@ -1,7 +1,7 @@
 """Usage and statement: who used what, and what is owed?"""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from zoneinfo import ZoneInfo
@@ -115,6 +115,7 @@ def statement(request: ConsoleRequest) -> HttpResponse:
             "months": months(request),
             "statement": found,
             "lines": [(Item(line.what.item).label, line) for line in found.lines],
+            "keys": _by_name(found.keys),
             "other_totals": [
                 (currency, amount)
                 for currency, amount in found.totals.items()
@@ -122,6 +123,22 @@ def statement(request: ConsoleRequest) -> HttpResponse:
             ],
         },
     )
+
+
+def _by_name(keys: list[statements.KeyUse]) -> list[statements.KeyUse]:
+    """The platform makes itself keys as it goes: those of one name are one line."""
+    found: dict[tuple[str, bool], statements.KeyUse] = {}
+    for use in keys:
+        name = (use.key_name if use.is_internal else str(use.key_id), use.is_internal)
+        if name not in found:
+            found[name] = replace(use)
+            continue
+        line = found[name]
+        line.requests += use.requests
+        line.input_tokens += use.input_tokens
+        line.cached_input_tokens += use.cached_input_tokens
+        line.output_tokens += use.output_tokens
+    return list(found.values())
 
 
 def _statement_csv(found: statements.Statement, month: Month) -> HttpResponse:

@@ -33,17 +33,28 @@
   document.addEventListener("visibilitychange", () => look(true));
 
   // Whoever goes by keyboard keeps the place: the same link or button of the new part has focus.
+  // What changed is said as well: the text of [data-announce], when a swap made it another.
+  const said = (part) => {
+    const mark = part.querySelector("[data-announce]");
+    return mark ? mark.textContent.trim() : "";
+  };
+  let before = "";
+  const announce = document.getElementById("announce");
+
   const focusable = "a[href], button, summary, [tabindex]";
   let place = -1;
   document.body.addEventListener("htmx:beforeSwap", (event) => {
     const part = event.detail.target;
+    before = said(part);
     place = part.contains(document.activeElement)
       ? [...part.querySelectorAll(focusable)].indexOf(document.activeElement)
       : -1;
   });
   document.body.addEventListener("htmx:afterSettle", (event) => {
-    if (place < 0) return;
     const part = document.getElementById(event.detail.target.id) || event.detail.elt;
+    const now = said(part);
+    if (announce && now && now !== before) announce.textContent = now;
+    if (place < 0) return;
     const same = part.querySelectorAll(focusable)[place];
     if (same) same.focus({ preventScroll: true });
     place = -1;

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import TypeVar
 from uuid import UUID, uuid4
 
-from django.db import DatabaseError, connection, models, transaction
+from django.db import Error, connection, models, transaction
 from django.db.models import Q
 from django.utils import timezone
 
@@ -75,8 +75,9 @@ def _extend(leased: Leased, seconds: float, over: threading.Event) -> None:
         while not over.wait(seconds / 3):
             try:
                 rows.update(leased_until=timezone.now() + timedelta(seconds=seconds))
-            except DatabaseError:
+            except Error:
                 logger.warning("the lease on %s could not be extended", leased, exc_info=True)
+                connection.close()  # the next try gets a new one
     finally:
         connection.close()  # this thread's own
 

@@ -1,6 +1,9 @@
-from datetime import timedelta
+import time
+from datetime import datetime, timedelta
 
 import pytest
+from django.db import connection
+from django.utils import timezone
 
 from accounts.tests.make import NOW, make_organization
 from common import leases
@@ -65,3 +68,33 @@ def test_an_extended_lease_holds_longer_and_a_lost_one_cannot_be_extended(
     assert leases.take(rows, row.pk, now=NOW + timedelta(seconds=70)) is not None
     with pytest.raises(leases.LeaseLost):
         leases.extend(first, now=NOW + timedelta(seconds=71))
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_kept_lease_survives_its_connection() -> None:
+    row = RevisionImport.objects.create(
+        organization=make_organization(),
+        name="x",
+        source_kind="huggingface",
+        source="a/b",
+        created_at=NOW,
+    )
+    taken = leases.take(RevisionImport.objects.all(), row.pk, now=NOW, seconds=0.3)
+    assert taken is not None
+    with leases.kept(taken, seconds=0.3):
+        _wait_for_an_extension(row, after=NOW)
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+        _wait_for_an_extension(row, after=timezone.now() + timedelta(seconds=0.3))
+
+
+def _wait_for_an_extension(row: RevisionImport, *, after: datetime) -> None:
+    for _ in range(100):
+        row.refresh_from_db()
+        if row.leased_until is not None and row.leased_until > after + timedelta(seconds=0.3):
+            return
+        time.sleep(0.05)
+    raise AssertionError("the lease is not extended any more")

@@ -1,5 +1,6 @@
 """Training's tasks on the control queue. The agent's own are in `agent/tasks.py`."""
 
+import logging
 from uuid import UUID
 
 from celery import shared_task
@@ -11,13 +12,16 @@ from training import evaluate, reconcile
 from training.choices import EVALUATION_OVER, HOLDING, RunStatus
 from training.models import Evaluation, TrainingRun
 
-PLACED_A_SWEEP = 100
+logger = logging.getLogger(__name__)
+
+PLACED_A_SWEEP = 50  # of the oldest, and as many of the others by chance
 STEP_EXPIRES_SECONDS = 10.0
 
 
 @shared_task(name="training.sweep")
 def sweep(**_: object) -> None:
-    """Visit every unsettled row: place what is pending, have the nodes step what they hold."""
+    """Visit unsettled rows: place what is pending, have the nodes step what they hold. One that
+    cannot be dealt with does not keep the others."""
     with locks.only_one("training.sweep") as mine:
         if not mine:
             return
@@ -39,10 +43,15 @@ def evaluate_step(*, evaluation_id: str, **_: object) -> None:
 def _sweep_runs() -> None:
     lost = TrainingRun.objects.filter(reconcile.on_lost_node(), status__in=HOLDING)
     for run_id in list(lost.values_list("pk", flat=True)):
-        reconcile.leave_lost_node(run_id, now=timezone.now())
-    pending = TrainingRun.objects.filter(status=RunStatus.PENDING).order_by("created_at")
-    for run_id in list(pending.values_list("pk", flat=True)[:PLACED_A_SWEEP]):
-        reconcile.place_run(run_id, now=timezone.now())
+        try:
+            reconcile.leave_lost_node(run_id, now=timezone.now())
+        except Exception:
+            logger.exception("run %s could not be taken off its lost node", run_id)
+    for run_id in _waiting():
+        try:
+            reconcile.place_run(run_id, now=timezone.now())
+        except Exception:
+            logger.exception("run %s could not be placed", run_id)
     held = TrainingRun.objects.filter(status__in=HOLDING, node__isnull=False)
     for run in held.select_related("node"):
         if run.node is not None:
@@ -52,6 +61,15 @@ def _sweep_runs() -> None:
                 expires_seconds=STEP_EXPIRES_SECONDS,
                 run_id=str(run.pk),
             )
+
+
+def _waiting() -> list[UUID]:
+    """The oldest pending runs first; some of the others, so that old ones which fit nowhere do not
+    keep all the rest waiting."""
+    pending = TrainingRun.objects.filter(status=RunStatus.PENDING)
+    oldest = list(pending.order_by("created_at").values_list("pk", flat=True)[:PLACED_A_SWEEP])
+    others = pending.exclude(pk__in=oldest).order_by("?")
+    return oldest + list(others.values_list("pk", flat=True)[:PLACED_A_SWEEP])
 
 
 def _sweep_evaluations() -> None:

@@ -1,0 +1,41 @@
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from chips.tests.make import make_node
+from training import reconcile, tasks
+from training.choices import RunStatus
+from training.models import TrainingRun
+from training.tests.make import make_run
+
+pytestmark = pytest.mark.django_db
+
+
+def test_old_runs_that_fit_nowhere_do_not_keep_the_others_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks, "PLACED_A_SWEEP", 1)
+    make_run(tmp_path, name="stuck", pool_name="nowhere")
+    fits = make_run(tmp_path, name="fits")
+    make_node("node-a")
+    tasks.sweep()
+    fits.refresh_from_db()
+    assert fits.status == RunStatus.STARTING
+
+
+def test_a_run_that_cannot_be_dealt_with_does_not_keep_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken, fits = make_run(tmp_path, name="broken"), make_run(tmp_path, name="fits")
+    make_node("node-a")
+    place = reconcile.place_run
+
+    def place_or_crash(run_id: UUID, **options: object) -> bool:
+        if run_id == broken.pk:
+            raise RuntimeError("nobody thought of this")
+        return place(run_id, **options)
+
+    monkeypatch.setattr(reconcile, "place_run", place_or_crash)
+    tasks.sweep()
+    assert TrainingRun.objects.get(pk=fits.pk).status == RunStatus.STARTING

@@ -75,7 +75,10 @@ class ServeSettings:
 def _check_environment(value: object) -> None:
     """Variables reach a process on a node: only those that make a fake engine behave are taken."""
     sound = isinstance(value, dict) and all(
-        isinstance(name, str) and name.startswith("FAKE_") and isinstance(text, str)
+        isinstance(name, str)
+        and name.startswith("FAKE_")
+        and isinstance(text, str)
+        and "\0" not in text
         for name, text in value.items()
     )
     if not sound:

@@ -98,18 +98,18 @@ def _step(replica: Replica, *, host: EngineHost, now: datetime) -> bool:
     name, failure = str(replica.pk), None
     seen = host.observe(name)  # slow: no transaction is open here
     log_tail = host.log_tail(name)
-    if replica.status == S.STARTING and replica.wanted and seen is Seen.ABSENT:
+    limit = planning.ServeSettings.read(replica.deployment.settings).startup_limit_seconds
+    is_overdue = now - (replica.placed_at or now) > timedelta(seconds=limit)
+    if replica.status == S.STARTING and replica.wanted and seen is Seen.ABSENT and not is_overdue:
         failure = _launch(replica, host=host, now=now)
         seen = Seen.STARTING
     elif replica.status == S.DRAINING and seen is not Seen.ABSENT and _is_unrouted(replica, now):
         host.stop(name)
-    limit = planning.ServeSettings.read(replica.deployment.settings).startup_limit_seconds
-    began = replica.placed_at or now
     status, reason = next_status(
         wanted=replica.wanted,
         status=replica.status,
         seen=seen,
-        is_overdue=now - began > timedelta(seconds=limit),
+        is_overdue=is_overdue,
         fault=replica.status_reason in FAULTS,
     )
     if failure is not None:

@@ -252,3 +252,18 @@ def test_an_ended_replica_is_not_stepped(tmp_path: Path, host: FakeHost) -> None
     Replica.objects.update(status=S.FAILED)
     assert not reconcile.step_replica(replica.pk, host=host, now=NOW)
     assert host.started == []
+
+
+def test_a_start_that_always_crashes_ends_at_the_limit(
+    tmp_path: Path, host: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crash(spec: ServeSpec) -> None:
+        raise RuntimeError("nobody thought of this")
+
+    monkeypatch.setattr(host, "start", crash)
+    replica = make_replica(make_deployment(tmp_path, settings={"startup_limit_seconds": 60}))
+    with pytest.raises(RuntimeError):
+        step(replica, host)
+    assert step(replica, host, after=61).status == S.DRAINING
+    assert step(replica, host, after=62).status == S.FAILED
+    assert not holds(replica)

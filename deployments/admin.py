@@ -70,17 +70,20 @@ class DeploymentAdmin(ReadOnly):
     actions = ["start_again", "scale_to_none", "delete_deployments"]
     inlines = [ReplicaInline]
 
-    @admin.action(description=_("Start again after failures"))
+    def has_operate_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("deployments.change_deployment")
+
+    @admin.action(description=_("Start again after failures"), permissions=["operate"])
     def start_again(self, request: HttpRequest, rows: QuerySet[Deployment]) -> None:
         for row in rows:
             self._scale(request, row, row.desired_replicas)
 
-    @admin.action(description=_("Scale to no replicas"))
+    @admin.action(description=_("Scale to no replicas"), permissions=["operate"])
     def scale_to_none(self, request: HttpRequest, rows: QuerySet[Deployment]) -> None:
         for row in rows:
             self._scale(request, row, 0)
 
-    @admin.action(description=_("Delete: drain and stop the replicas"))
+    @admin.action(description=_("Delete: drain and stop the replicas"), permissions=["operate"])
     def delete_deployments(self, request: HttpRequest, rows: QuerySet[Deployment]) -> None:
         live = list(rows.filter(deleted_at__isnull=True).select_related("organization"))
         for row in live:

@@ -2,6 +2,7 @@ from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
+from accounts.admin import Audited
 from models_registry.models import (
     Alias,
     Artifact,
@@ -59,7 +60,7 @@ class EvaluationResultInline(ReadOnlyInline):
 
 
 @admin.register(RegisteredModel)
-class RegisteredModelAdmin(admin.ModelAdmin):
+class RegisteredModelAdmin(Audited):
     list_display = ["name", "organization", "visibility", "created_at"]
     list_filter = ["visibility", "organization"]
     list_select_related = ["organization"]

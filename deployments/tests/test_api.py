@@ -2,11 +2,12 @@ from pathlib import Path
 
 import pytest
 from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Permission
 from django.test import Client
 from rest_framework.test import APIClient
 
 from accounts.choices import Scope
-from accounts.tests.make import make_key, make_organization
+from accounts.tests.make import make_key, make_organization, make_user
 from deployments.choices import ReplicaStatus
 from deployments.models import Deployment
 from deployments.tests.make import make_deployment, make_replica
@@ -143,3 +144,16 @@ def test_the_back_office_shows_every_table_and_acts_through_the_services(tmp_pat
     office.post("/admin/deployments/deployment/", action)
     deployment.refresh_from_db()
     assert deployment.desired_replicas == 0
+
+
+def test_who_may_only_look_at_deployments_changes_none_by_action(tmp_path: Path) -> None:
+    deployment = make_deployment(tmp_path)
+    viewer = make_user("viewer", is_staff=True)
+    viewer.user_permissions.add(Permission.objects.get(codename="view_deployment"))
+    office = Client()
+    office.force_login(viewer)
+    for action in ("start_again", "scale_to_none", "delete_deployments"):
+        chosen = {"action": action, "_selected_action": [str(deployment.pk)]}
+        office.post("/admin/deployments/deployment/", chosen)
+    deployment.refresh_from_db()
+    assert (deployment.delete_requested_at, deployment.desired_replicas) == (None, 1)

@@ -1,9 +1,11 @@
 from pathlib import Path
 
 import pytest
+from django.test import Client
 from rest_framework.test import APIClient
 
 from accounts.choices import Scope
+from accounts.models import AuditEvent, User
 from accounts.tests.make import NOW, make_key, make_member, make_organization
 from common.ids import new_id
 from models_registry.choices import RevisionKind
@@ -141,3 +143,19 @@ def test_an_alias_too_long_is_refused_by_name(client: APIClient, tmp_path: Path)
     path = f"/api/v1/models/{revision.registered_model_id}/aliases/{'x' * 41}/"
     answer = client.put(path, {"revision": str(revision.pk)}, format="json")
     assert (answer.status_code, answer.json()["error"]["field"]) == (400, "alias")
+
+
+def test_sharing_a_model_in_the_admin_is_audited(tmp_path: Path) -> None:
+    model = make_revision(tmp_path).registered_model
+    office = Client()
+    office.force_login(User.objects.create_superuser("root", "root@example.com", "a-password"))
+    inlines = {
+        f"{name}-{count}": "0"
+        for name in ("aliases", "revisions")
+        for count in ("TOTAL_FORMS", "INITIAL_FORMS")
+    }
+    url = f"/admin/models_registry/registeredmodel/{model.pk}/change/"
+    answer = office.post(url, inlines | {"description": "", "visibility": "shared"})
+    assert answer.status_code == 302
+    event = AuditEvent.objects.get(action="registeredmodel.change")
+    assert (event.before, event.after) == ({"visibility": "private"}, {"visibility": "shared"})

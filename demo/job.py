@@ -31,10 +31,11 @@ ANSWER_TOKENS = 80
 NEVER = {"failed", "cancelled", "deleted"}
 HYPERPARAMETERS: dict[str, Any] = {
     "epochs": 1,
-    "learning_rate": 1e-3,
-    "batch_size": 32,
+    "learning_rate": 2e-3,
+    "batch_size": 16,
     "max_length_tokens": 256,
     "warmup_ratio": 0.05,
+    "weight_decay": 0.0,
 }
 
 

@@ -344,17 +344,17 @@ class Job:
         statement = self.retail.get("statement/", month=self.month)
         rows = [["item", "quantity", "unit price", "amount"]]
         for line in statement["lines"]:
-            subject = line["model_name"] or line["accelerator_type"] or ""
-            price = "-" if line["unit_price"] is None else str(line["unit_price"])
+            whose = line["model_name"] or line["subject_name"]
+            chip = f" on {line['accelerator_type']}" if line["accelerator_type"] else ""
             rows.append(
                 [
-                    f"{line['item']} {subject}".strip(),
+                    f"{line['item']}: {whose}{chip}",
                     f"{float(line['quantity']):,.1f}",
-                    price,
-                    str(line["amount"]),
+                    self._money(line["unit_price"]),
+                    self._money(line["amount"]),
                 ]
             )
-        rows.append(["total", "", statement["currency"], str(statement["total"])])
+        rows.append(["total", "", statement["currency"], self._money(statement["total"])])
         self.screen.table(rows)
         for item in ("requests", "input_tokens", "output_tokens"):
             billed = sum(float(x["quantity"]) for x in statement["lines"] if x["item"] == item)
@@ -363,6 +363,10 @@ class Job:
                 raise StepFailed(f"The statement has {billed:,.0f} {item}, the clients {counted:,}")
         self.screen.line("    The statement's tokens are those that the clients counted.")
         self.report["statement"] = statement
+
+    @staticmethod
+    def _money(amount: str | None) -> str:
+        return "-" if amount is None else f"{float(amount):.6f}"
 
     def show_isolation(self, run: dict[str, Any]) -> None:
         client = openai.OpenAI(base_url=f"{self.base_url}/v1", api_key=self.keys["logistics"])

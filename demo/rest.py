@@ -59,14 +59,15 @@ class Rest:
         never: set[str],
         seconds: float,
         show: Callable[[dict[str, Any]], None] = lambda row: None,
+        holds: Callable[[dict[str, Any]], bool] = lambda row: True,
     ) -> dict[str, Any]:
-        """Look at `path` until its status is among `until`. Raises StepFailed for one among
+        """Look at `path` until its status is among `until` and `holds` of it. Raises StepFailed for one among
         `never`, or when it takes longer than `seconds`."""
         deadline = time.monotonic() + seconds
         while True:
             row: dict[str, Any] = self.get(path)
             show(row)
-            if row["status"] in until:
+            if row["status"] in until and holds(row):
                 return row
             said = f"{row['status']} ({row.get('status_reason')}): {row.get('message')}"
             if row["status"] in never:

@@ -106,6 +106,7 @@ def lineage(run: TrainingRun) -> dict[str, Any]:
         "dataset": {"id": str(version.dataset_id), "name": version.dataset.name},
         "dataset_version": {
             "id": str(version.pk),
+            "name": str(version),
             "number": version.number,
             "splits": {split.name: split.blob_id for split in version.splits.all()},
         },

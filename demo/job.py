@@ -229,6 +229,8 @@ class Job:
             never=NEVER,
             seconds=180,
             show=lambda row: self.screen.progress(f"{row['status']} {row['message']}"),
+            # a status from before a restart says nothing of the engines after it
+            holds=lambda row: row["ready_replicas"] >= row["desired_replicas"],
         )
         for replica in self.retail.rows(f"deployments/{deployment['id']}/replicas/"):
             if replica["status"] == "ready":
@@ -299,12 +301,12 @@ class Job:
         model = self.retail.named("models/", TUNED_NAME)
         if model is None:
             raise StepFailed(f"{TUNED_NAME} is not in the registry")
-        alias = self.retail.put(
-            f"models/{model['id']}/aliases/champion/", {"revision": revision_id}
-        )
+        present = {alias["name"]: alias["revision"] for alias in model["aliases"]}
+        if present.get("champion") != revision_id:
+            self.retail.put(f"models/{model['id']}/aliases/champion/", {"revision": revision_id})
         graph = self.retail.get(f"revisions/{revision_id}/lineage/")
         labels = {node["key"]: node["label"] for node in graph["nodes"]}
-        self.screen.line(f"    {TUNED_NAME}@{alias['name']} -> {labels[f'revision:{revision_id}']}")
+        self.screen.line(f"    {TUNED_NAME}@champion -> {labels[f'revision:{revision_id}']}")
         for before, after in graph["edges"]:
             self.screen.line(f"    {labels[before]} -> {labels[after]}")
 

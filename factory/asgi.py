@@ -1,8 +1,6 @@
 """The web process: the gateway answers /v1/ before Django sees it; Django answers the rest."""
 
 import os
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "factory.settings.dev")
 
@@ -10,11 +8,9 @@ from django.core.asgi import get_asgi_application
 
 django_application = get_asgi_application()
 
+from factory import bodies  # noqa: E402
+from factory.bodies import Message, Receive, Send  # noqa: E402
 from gateway import assembly  # noqa: E402 - its models need Django set up, which the call above did
-
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 
 gateway = assembly.build()
 
@@ -26,4 +22,4 @@ async def application(scope: Message, receive: Receive, send: Send) -> None:
     elif scope["type"] == "http" and (scope["path"] == "/v1" or scope["path"].startswith("/v1/")):
         await gateway(scope, receive, send)
     else:
-        await django_application(scope, receive, send)  # type: ignore[arg-type]
+        await bodies.bounded(django_application, scope, receive, send)  # type: ignore[arg-type]

@@ -24,10 +24,11 @@ def bring_up_to_date() -> None:
 def ensure_operator() -> tuple[str, str]:
     """The operator's name and password, made on first use and kept in a private file."""
     path = Path(settings.FACTORY_DATA) / "operator-password"
-    if not path.exists():
+    password = path.read_text().strip() if path.exists() else ""
+    if not password:  # also after a kill between the file and what is in it
+        password = secrets.token_urlsafe(12)
         path.touch(mode=0o600)
-        path.write_text(secrets.token_urlsafe(12))
-    password = path.read_text().strip()
+        path.write_text(password)
     if not User.objects.filter(username=OPERATOR).exists():
         User.objects.create_superuser(OPERATOR, "operator@localhost.localdomain", password)
     return OPERATOR, password

@@ -10,6 +10,7 @@ from accounts import selectors
 from accounts.audit import Actor
 from accounts.choices import Capability
 from accounts.models import ApiKey, Organization, User
+from common.errors import InvalidInput
 
 CHOSEN = "organization"  # the session's key for the organization chosen in the console
 
@@ -35,6 +36,12 @@ class OrganizationView(APIView):
     def may_operate(self) -> bool:
         """Whether the caller runs the place."""
         return Capability.OPERATE in self.granted
+
+    def initial(self, request: Request, *args: object, **kwargs: object) -> None:
+        super().initial(request, *args, **kwargs)
+        for name, value in request.query_params.items():
+            if "\0" in value:  # no text of a row can
+                raise InvalidInput("It holds a NUL character.", field=name, remedy="Leave it out.")
 
     def check_permissions(self, request: Request) -> None:
         self.granted = frozenset()

@@ -165,3 +165,8 @@ def test_a_suspended_organization_is_closed_to_its_members_and_open_to_staff() -
     assert client.get("/api/v1/organization/").status_code == 404
     client.force_login(staff)
     assert client.get("/api/v1/organization/").status_code == 200
+
+
+def test_a_query_that_no_row_can_hold_is_refused_by_name() -> None:
+    answer = client_of().get("/api/v1/audit-events/?action=%00")
+    assert (answer.status_code, answer.json()["error"]["field"]) == (400, "action")

@@ -11,11 +11,12 @@ from uuid import UUID
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
+from django.db.models import QuerySet
 
 from accounts import audit
 from accounts.choices import Role, Scope
 from accounts.models import ApiKey, Membership, Organization, User
-from common import notices
+from common import locks, notices
 from common.errors import DomainError, InvalidInput, NotFound
 
 KEY_START = "sk-af-"
@@ -87,7 +88,7 @@ def set_member(
         raise InvalidInput(
             f"{role} is no role.", field="role", remedy=f"Use one of {', '.join(Role.values)}."
         )
-    present = Membership.objects.of(organization).select_for_update().filter(user=user).first()
+    present = _lock_members(organization).filter(user=user).first()
     if present is None:
         membership = Membership.objects.create(
             organization=organization, user=user, role=role, created_at=now
@@ -116,7 +117,7 @@ def remove_member(
     *, organization: Organization, user: User, actor: audit.Actor = audit.SYSTEM, now: datetime
 ) -> None:
     """End a membership. Raises NotFound, LastOwner."""
-    present = Membership.objects.of(organization).select_for_update().filter(user=user).first()
+    present = _lock_members(organization).filter(user=user).first()
     if present is None:
         raise NotFound(f"{user} is not a member.")
     _keep_an_owner(present)
@@ -132,11 +133,17 @@ def remove_member(
     )
 
 
+def _lock_members(organization: Organization) -> QuerySet[Membership]:
+    """The members, which nobody else changes until the present transaction ends: two who leave at
+    once cannot both be the one owner that is left."""
+    locks.lock_until_commit(f"accounts.members.{organization.pk}")
+    return Membership.objects.of(organization)
+
+
 def _keep_an_owner(membership: Membership) -> None:
     if membership.role != Role.OWNER:
         return
-    owners = Membership.objects.of(membership.organization).select_for_update()
-    if len(owners.filter(role=Role.OWNER)) == 1:
+    if Membership.objects.of(membership.organization).filter(role=Role.OWNER).count() == 1:
         raise LastOwner(
             f"{membership.user} is the only owner.", remedy="Make another member owner first."
         )

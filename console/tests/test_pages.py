@@ -120,6 +120,23 @@ def test_another_organizations_objects_are_not_there(world: World) -> None:
     assert world.key.revoked_at is None
 
 
+def test_what_others_found_out_about_a_shared_model_stays_theirs(world: World) -> None:
+    model = world.result.registered_model
+    model.visibility = "shared"
+    model.save()
+    owner = signed_in(world.person)
+    stranger = signed_in(make_member(make_organization("logistics"), "bob", Role.OWNER))
+    for url in (
+        reverse("console:model", args=[model.pk]),
+        reverse("console:revision", args=[world.result.pk]),
+    ):
+        assert "94.0" in owner.get(url).content.decode()
+        seen = stranger.get(url)
+        assert seen.status_code == 200
+        for secret in ("94.0", "support-full-1", "/deployments/0", "support:1"):
+            assert secret not in seen.content.decode(), secret
+
+
 def test_what_changes_something_refuses_get(world: World) -> None:
     client = signed_in(world.person)
     for pattern in urls.urlpatterns:

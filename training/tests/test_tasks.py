@@ -1,3 +1,4 @@
+from datetime import datetime
 from pathlib import Path
 from uuid import UUID
 
@@ -31,10 +32,10 @@ def test_a_run_that_cannot_be_dealt_with_does_not_keep_the_others(
     make_node("node-a")
     place = reconcile.place_run
 
-    def place_or_crash(run_id: UUID, **options: object) -> bool:
+    def place_or_crash(run_id: UUID, *, now: datetime) -> bool:
         if run_id == broken.pk:
             raise RuntimeError("nobody thought of this")
-        return place(run_id, **options)
+        return place(run_id, now=now)
 
     monkeypatch.setattr(reconcile, "place_run", place_or_crash)
     tasks.sweep()

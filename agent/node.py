@@ -130,7 +130,7 @@ class NodeAgent:
     def sweep_strays(self) -> None:
         """End every engine and trainer that no row of this node stands for."""
         strays = self.engines.processes.sweep_orphans(self._known_engines)
-        strays |= training.sweep_node(host=self.trainers)
+        strays |= training.sweep_node(host=self.trainers, now=timezone.now())
         if strays:
             logger.info("ended what no row stands for: %s", ", ".join(sorted(strays)))
 

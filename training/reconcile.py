@@ -201,7 +201,7 @@ def step_run(run_id: UUID, *, host: TrainerHost, now: datetime) -> bool:
         return _look(run, host, sighting, now=now)
 
 
-def sweep_node(*, host: TrainerHost) -> frozenset[str]:
+def sweep_node(*, host: TrainerHost, now: datetime) -> frozenset[str]:
     """Kill and remove what no run wants on this node any more: runs that are over, or elsewhere.
 
     A pending run's folder stays, for it may come back to its checkpoints; its trainer may not go
@@ -214,10 +214,11 @@ def sweep_node(*, host: TrainerHost) -> frozenset[str]:
         return {str(pk) for pk in here.filter(pk__in=ids).values_list("pk", flat=True)}
 
     strays = host.sweep(known)
-    for pk in here.filter(status=S.PENDING).values_list("pk", flat=True):
-        if host.observe(str(pk)).seen is Seen.RUNNING:
-            logger.warning("run %s is pending, its trainer on this node is stopped", pk)
-            host.stop(str(pk))
+    for run in here.filter(status=S.PENDING):
+        sighting = host.observe(str(run.pk))
+        if sighting.seen is Seen.RUNNING:
+            logger.warning("run %s is pending, its trainer on this node is stopped", run.pk)
+            _stop(run, host, sighting, now=now)
     return strays
 
 

@@ -316,8 +316,8 @@ def test_a_lost_node_sends_the_run_elsewhere_where_it_starts_anew(scene: Scene) 
     assert run.tokens_total == 1000  # told, and perhaps billed, before: not counted again
     assert TrainingEvent.objects.filter(kind="starts_anew").count() == 1
     assert Checkpoint.objects.get().pruned_at is not None
-    assert reconcile.sweep_node(host=old) == {scene.name}
-    assert reconcile.sweep_node(host=scene.host) == frozenset()
+    assert reconcile.sweep_node(host=old, now=NOW) == {scene.name}
+    assert reconcile.sweep_node(host=scene.host, now=scene.now) == frozenset()
 
 
 def test_a_cancelled_run_on_a_lost_node_is_over(scene: Scene) -> None:
@@ -395,8 +395,11 @@ def test_accelerators_are_held_until_a_finished_trainer_is_gone(scene: Scene) ->
 def test_a_pending_runs_trainer_is_stopped_and_its_folder_kept(scene: Scene) -> None:
     scene.begin()
     TrainingRun.objects.update(status=S.PENDING)
-    assert reconcile.sweep_node(host=scene.host) == frozenset()
+    assert reconcile.sweep_node(host=scene.host, now=scene.now) == frozenset()
     assert scene.host.stopped == [(scene.name, False)]
+    scene.now += timedelta(seconds=reconcile.STOP_SECONDS + 1)
+    reconcile.sweep_node(host=scene.host, now=scene.now)  # it does not end, and holds nothing
+    assert scene.host.stopped[1:] == [(scene.name, True)]
     assert scene.host.folder(scene.name).exists()
 
 
@@ -404,7 +407,7 @@ def test_folders_of_runs_that_are_over_are_removed(scene: Scene) -> None:
     scene.begin()
     scene.host.folder(str(uuid4())).mkdir()
     TrainingRun.objects.update(status=S.FAILED)
-    assert len(reconcile.sweep_node(host=scene.host)) == 2
+    assert len(reconcile.sweep_node(host=scene.host, now=scene.now)) == 2
     assert not scene.host.folder(scene.name).exists()
 
 

@@ -44,14 +44,14 @@ def ensure_tenants(*, now: datetime) -> Tenants:
     kept = json.loads(path.read_text()) if path.exists() else {}
     keys: dict[str, str] = kept.get("keys", {})
     password = kept.get("password") or secrets.token_urlsafe(12)
+    _keep(path, keys, password)  # before anybody has it
     organizations = {slug: _organization(slug, name, now) for slug, name in ORGANIZATIONS.items()}
     for slug, organization in organizations.items():
         if not services.authenticate_api_key(keys.get(slug, ""), now=now):
             keys[slug] = _new_key(organization, now)
     _person("retail", password, organizations["retail"], now)
     _person("logistics", password, organizations["logistics"], now)
-    path.touch(mode=0o600)
-    path.write_text(json.dumps({"keys": keys, "password": password}))
+    _keep(path, keys, password)
     for item, price in PRICES.items():
         if not PriceEntry.objects.filter(item=item, organization=None).exists():
             PriceEntry.objects.create(
@@ -61,6 +61,14 @@ def ensure_tenants(*, now: datetime) -> Tenants:
                 note="demo",
             )
     return Tenants(keys=keys, username="retail", password=password)
+
+
+def _keep(path: Path, keys: dict[str, str], password: str) -> None:
+    """Whole or not at all, readable by the owner alone."""
+    beside = path.with_suffix(".new")
+    beside.touch(mode=0o600)
+    beside.write_text(json.dumps({"keys": keys, "password": password}))
+    beside.replace(path)
 
 
 def _organization(slug: str, name: str, now: datetime) -> Organization:

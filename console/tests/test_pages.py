@@ -10,6 +10,7 @@ from django.urls import URLPattern, reverse
 
 from accounts.choices import Role
 from accounts.tests.make import make_member, make_organization, make_user
+from chips.models import Node
 from console import urls
 from console.tests.make import World, make_world
 
@@ -215,3 +216,30 @@ def test_theme_and_language_are_remembered_before_sign_in() -> None:
     assert 'lang="zh-Hans"' in page
     away = client.post(reverse("console:theme"), {"theme": "dark", "next": "https://example.com/"})
     assert away["Location"] == "/"
+
+
+def test_operators_see_what_waits_and_why(world: World) -> None:
+    world.person.is_staff = True
+    world.person.save()
+    world.run.status, world.run.message = "pending", "All accelerators of the pool are busy."
+    world.run.save()
+    page = signed_in(world.person).get(reverse("console:chips")).content.decode()
+    assert "All accelerators of the pool are busy." in page
+    assert "1 of 2 slots used by retail support" in page
+
+
+def test_a_large_pool_shows_its_first_nodes_and_pages_through_the_rest(world: World) -> None:
+    world.person.is_staff = True
+    world.person.save()
+    Node.objects.bulk_create(
+        Node(name=f"beta-{number:03}", pool=world.node.pool, registered_at=NOW)
+        for number in range(100)
+    )
+    client = signed_in(world.person)
+    first = client.get(reverse("console:chips")).content.decode()
+    assert "alpha" in first
+    assert "beta-099" not in first
+    assert "All 101 nodes" in first
+    second = client.get(reverse("console:chips"), {"pool": "local", "page": "2"}).content.decode()
+    assert "beta-099" in second
+    assert ">alpha<" not in second

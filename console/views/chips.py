@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
+from django.core.paginator import Page, Paginator
 from django.db.models import Prefetch
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404
@@ -12,11 +14,18 @@ from django.utils.translation import gettext as _
 from django.views.decorators.http import require_POST
 
 from accounts.choices import Capability
-from chips import services
+from chips import selectors, services
 from chips.models import Accelerator, AllocatedSlot, Node, Pool
 from common.errors import DomainError
 from console import forms
 from console.pages import ConsoleRequest, console_page, done, refuse, show, show_live
+from deployments.choices import ReplicaStatus
+from deployments.models import Replica
+from training.choices import RunStatus
+from training.models import TrainingRun
+
+NODES_A_PAGE = 60
+MOST_WAITING = 20
 
 
 @dataclass(frozen=True)
@@ -37,17 +46,32 @@ class NodeCells:
 @dataclass(frozen=True)
 class PoolMap:
     pool: Pool
-    nodes: list[NodeCells]
-    accelerators: int
-    used: float  # accelerators, in shares of slots
+    use: selectors.PoolUse
+    nodes: list[NodeCells]  # one page of them
+    page: Page[Node]
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """What waits for accelerators, since when and why."""
+
+    organization: str
+    what: str
+    name: str
+    since: datetime
+    message: str
 
 
 @console_page(Capability.OPERATE)
 def chip_map(request: ConsoleRequest) -> HttpResponse:
-    pools = [_pool_map(pool) for pool in Pool.objects.prefetch_related(_nodes())]
-    total = sum(one.accelerators for one in pools)
-    used = sum(one.used for one in pools)
-    nodes = [entry.node for one in pools for entry in one.nodes]
+    """All pools with their first nodes; `?pool=` pages through one."""
+    use = {one.pool_name: one for one in selectors.list_pool_use()}
+    chosen = request.GET.get("pool", "")
+    rows = Pool.objects.filter(name=chosen) if chosen else Pool.objects.all()
+    number = request.GET.get("page") if chosen else "1"
+    waiting = _waiting()
+    total = sum(one.accelerators for one in use.values())
+    used = sum(one.accelerators_held for one in use.values())
     return show_live(
         request,
         "console/chips/map.html",
@@ -55,15 +79,17 @@ def chip_map(request: ConsoleRequest) -> HttpResponse:
         {
             "title": _("Chips"),
             "lede": _("Which accelerators work, idle, wait or ail."),
-            "pools": pools,
+            "pools": [_pool_map(pool, use[pool.name], number) for pool in rows],
+            "chosen": chosen,
             "total": total,
             "used": used,
             "idle": total - used,
-            "node_count": len(nodes),
-            "ailing": sum(1 for node in nodes if node.status != "ready"),
+            "node_count": sum(one.nodes for one in use.values()),
+            "ailing": sum(one.nodes - one.nodes_ready for one in use.values()),
+            "waiting": waiting,
             "legend": _legend(),
         },
-        moving=False,
+        moving=bool(waiting),
     )
 
 
@@ -138,22 +164,38 @@ def _live_slots() -> "Prefetch[str]":
     )
 
 
-def _nodes() -> "Prefetch[str]":
+def _pool_map(pool: Pool, use: selectors.PoolUse, number: str | None) -> PoolMap:
     accelerators = Prefetch(
         "accelerators", Accelerator.objects.select_related("type").prefetch_related(_live_slots())
     )
-    return Prefetch("nodes", Node.objects.prefetch_related(accelerators))
+    rows = pool.nodes.order_by("name").prefetch_related(accelerators)
+    page = Paginator(rows, NODES_A_PAGE).get_page(number)
+    nodes = [
+        NodeCells(node, [_cell(one, node) for one in node.accelerators.all()]) for node in page
+    ]
+    return PoolMap(pool=pool, use=use, nodes=nodes, page=page)
 
 
-def _pool_map(pool: Pool) -> PoolMap:
-    nodes = []
-    count, used = 0, 0.0
-    for node in pool.nodes.all():
-        accelerators = list(node.accelerators.all())
-        nodes.append(NodeCells(node, [_cell(one, node) for one in accelerators]))
-        count += len(accelerators)
-        used += sum(len(_held(one)) / one.slots for one in accelerators)
-    return PoolMap(pool=pool, nodes=nodes, accelerators=count, used=used)
+def _waiting() -> list[Waiting]:
+    """Runs and replicas of every organization that hold nothing yet, the longest waiting first."""
+    runs = TrainingRun.objects.filter(status=RunStatus.PENDING).select_related("organization")
+    replicas = Replica.objects.filter(status=ReplicaStatus.PENDING, wanted=True)
+    replicas = replicas.select_related("deployment__organization")
+    found = [
+        Waiting(run.organization.name, _("Training run"), run.name, run.created_at, run.message)
+        for run in runs.order_by("created_at")[:MOST_WAITING]
+    ]
+    found += [
+        Waiting(
+            one.deployment.organization.name,
+            _("Replica"),
+            one.deployment.name,
+            one.created_at,
+            one.message or one.deployment.message,
+        )
+        for one in replicas.order_by("created_at")[:MOST_WAITING]
+    ]
+    return sorted(found, key=lambda one: one.since)[:MOST_WAITING]
 
 
 def _held(accelerator: Accelerator) -> Sequence[AllocatedSlot]:

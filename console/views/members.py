@@ -82,8 +82,7 @@ def _check_may_change(request: ConsoleRequest, person: User) -> None:
 
 
 def _grantable(request: ConsoleRequest) -> list[str]:
-    """The roles that this person may give: nobody raises another above themselves."""
-    own = Membership.objects.of(request.organization).filter(user=request.user).first()
-    if request.user.is_staff or (own is not None and own.role == Role.OWNER):
+    """The roles that this person may give and take."""
+    if Capability.MANAGE_OWNERS in request.granted:
         return list(Role.values)
     return [role for role in Role.values if role != Role.OWNER]

@@ -19,3 +19,19 @@ class ConsoleSessionScheme(OpenApiAuthenticationExtension):  # type: ignore[no-u
 
     def get_security_definition(self, auto_schema: Any) -> dict[str, str]:
         return {"type": "apiKey", "in": "cookie", "name": "sessionid"}
+
+
+def add_refusals(result: dict[str, Any], **_: Any) -> dict[str, Any]:
+    """Every operation may answer 401 and 403: told here once (a drf-spectacular hook)."""
+    content = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorBody"}}}
+    for operations in result["paths"].values():
+        for operation in operations.values():
+            if "responses" in operation:
+                answers = operation["responses"]
+                answers.setdefault(
+                    "401", {"description": "No key, or no live one.", "content": content}
+                )
+                answers.setdefault(
+                    "403", {"description": "It may not do this.", "content": content}
+                )
+    return result

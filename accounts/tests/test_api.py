@@ -170,3 +170,12 @@ def test_a_suspended_organization_is_closed_to_its_members_and_open_to_staff() -
 def test_a_query_that_no_row_can_hold_is_refused_by_name() -> None:
     answer = client_of().get("/api/v1/audit-events/?action=%00")
     assert (answer.status_code, answer.json()["error"]["field"]) == (400, "action")
+
+
+def test_the_schema_tells_how_every_operation_refuses() -> None:
+    schema = APIClient().get("/api/v1/schema/", HTTP_ACCEPT="application/json").json()
+    operations = [each for path in schema["paths"].values() for each in path.values()]
+    assert len(operations) > 40
+    for operation in operations:
+        assert {"401", "403"} <= set(operation["responses"]), operation["operationId"]
+    assert "ErrorBody" in schema["components"]["schemas"]

@@ -67,7 +67,7 @@ class Platform:
         python, celery = sys.executable, "-m celery -A factory.celery"
         schedule = str(Path(settings.FACTORY_DATA) / "beat-schedule")
         web = f"-m uvicorn factory.asgi:application --host {host} --port {port}"
-        worker = f"{celery} worker -Q control -n control@%h -l INFO --pool threads -c 4"
+        worker = f"{celery} worker -Q control -n control@%h -l INFO --pool threads -c 8"
         self.children = [
             Child("web", [python, *web.split(), "--lifespan", "on", "--no-access-log"]),
             Child("control", [python, *worker.split(), "--without-gossip", "--without-mingle"]),

@@ -3,13 +3,15 @@ from uuid import UUID
 from celery import shared_task
 from django.utils import timezone
 
-from common import jobs, leases
+from common import jobs, leases, slots
 from models_registry import reconcile
 
 
 @shared_task(name="models_registry.run_import", throws=(leases.LeaseLost,))
 def run_import(*, import_id: str, **_: object) -> None:
-    reconcile.run_import(UUID(import_id), now=timezone.now())
+    with slots.slow() as mine:
+        if mine:
+            reconcile.run_import(UUID(import_id), now=timezone.now())
 
 
 @shared_task(name="models_registry.sweep")

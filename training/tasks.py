@@ -7,7 +7,7 @@ from celery import shared_task
 from django.db.models import Q
 from django.utils import timezone
 
-from common import jobs, leases, locks
+from common import jobs, leases, locks, slots
 from training import evaluate, reconcile
 from training.choices import EVALUATION_OVER, HOLDING, RunStatus
 from training.models import Evaluation, TrainingRun
@@ -36,7 +36,9 @@ def place_run(*, run_id: str, **_: object) -> None:
 
 @shared_task(name="training.evaluate_step", throws=(leases.LeaseLost,))
 def evaluate_step(*, evaluation_id: str, **_: object) -> None:
-    if evaluate.step_evaluation(UUID(evaluation_id), now=timezone.now()):
+    with slots.slow() as mine:
+        moved = mine and evaluate.step_evaluation(UUID(evaluation_id), now=timezone.now())
+    if moved:
         jobs.enqueue("training.evaluate_step", evaluation_id=evaluation_id)
 
 

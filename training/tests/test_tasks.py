@@ -1,3 +1,4 @@
+from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
 from uuid import UUID
@@ -5,7 +6,9 @@ from uuid import UUID
 import pytest
 
 from chips.tests.make import make_node
-from training import reconcile, tasks
+from common import slots
+from common.ids import new_id
+from training import evaluate, reconcile, tasks
 from training.choices import RunStatus
 from training.models import TrainingRun
 from training.tests.make import make_run
@@ -40,3 +43,21 @@ def test_a_run_that_cannot_be_dealt_with_does_not_keep_the_others(
     monkeypatch.setattr(reconcile, "place_run", place_or_crash)
     tasks.sweep()
     assert TrainingRun.objects.get(pk=fits.pk).status == RunStatus.STARTING
+
+
+def test_slow_work_leaves_threads_for_the_sweeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    stepped: list[UUID] = []
+
+    def step(evaluation_id: UUID, *, now: datetime) -> bool:
+        stepped.append(evaluation_id)
+        return False
+
+    monkeypatch.setattr(evaluate, "step_evaluation", step)
+    evaluation_id = str(new_id())
+    with ExitStack() as stack:
+        held = [stack.enter_context(slots.slow()) for _ in range(slots.SLOW + 1)]
+        assert held == [True] * slots.SLOW + [False]
+        tasks.evaluate_step(evaluation_id=evaluation_id)
+        assert stepped == []
+    tasks.evaluate_step(evaluation_id=evaluation_id)
+    assert stepped == [UUID(evaluation_id)]

@@ -1,6 +1,7 @@
 """The whole chain on real processes, while they are killed one after the other."""
 
 import time
+from datetime import datetime
 from pathlib import Path
 
 import httpx
@@ -105,8 +106,10 @@ def check_that_nothing_is_billed_twice(rest: Rest, report: dict, run: dict) -> N
         for line in lines
         if line["item"] == "accelerator_seconds" and line["purpose"] == "training"
     ]
+    began, ended = (datetime.fromisoformat(held[0][name]) for name in ("held_at", "released_at"))
+    share = float(held[0]["accelerator_share"])
     assert sum(float(line["quantity"]) for line in seconds) == pytest.approx(
-        float(held[0]["accelerator_seconds"]), abs=0.01
+        (ended - began).total_seconds() * share, abs=0.01
     )
 
 

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -77,8 +78,13 @@ class RunningPlatform:
 
 
 @contextmanager
-def running_platform(data: Path, *options: str) -> Iterator[RunningPlatform]:
-    """Start the platform, wait until it is ready, stop it and everything that it started."""
+def running_platform(*options: str) -> Iterator[RunningPlatform]:
+    """Start the platform, wait until it is ready, stop it and everything that it started.
+
+    Its folder is not in pytest's own: every start of pytest closes that to other users, and a
+    PostgreSQL started by root runs as another user.
+    """
+    data = Path(tempfile.mkdtemp(prefix="platform-")) / "data"
     base_url = f"http://127.0.0.1:{free_port()}"
     drop = ("DATABASE_URL", "REDIS_URL", "FACTORY_STORAGE", "DJANGO_SETTINGS_MODULE")
     environment = {k: v for k, v in os.environ.items() if k not in drop}
@@ -111,7 +117,7 @@ def running_platform(data: Path, *options: str) -> Iterator[RunningPlatform]:
         for module in ("engines.transformers_server", "trainer"):
             for left in platform.node_processes(module):
                 left.kill()
-        shutil.rmtree(data, ignore_errors=True)
+        shutil.rmtree(data.parent, ignore_errors=True)
 
 
 def free_port() -> int:

@@ -62,7 +62,7 @@ class Chaos:
 
 
 def test_the_chain_completes_though_every_process_is_killed_once(tmp_path: Path) -> None:
-    with running_platform(tmp_path / "data", "--pool", "local") as platform:
+    with running_platform("--pool", "local") as platform:
         keys = platform.keys()
         rest = Rest(base_url=platform.base_url, key=keys["retail"])
         chaos = Chaos(platform, rest)

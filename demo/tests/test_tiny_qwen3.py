@@ -1,9 +1,17 @@
 import itertools
 import json
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from random import Random
+
+import pytest
 
 from demo.data.write import DOMAINS
-from demo.tiny_qwen3.corpus import conversations
+from demo.tiny_qwen3.corpus import conversations, find, read_note
+
+Kind = Callable[[Random], tuple[str, str, str]]
 
 MODEL = Path(__file__).parents[1] / "tiny_qwen3" / "model"
 
@@ -48,3 +56,44 @@ def test_model_folder_is_complete_and_small() -> None:
     assert config["architectures"] == ["Qwen3ForCausalLM"]
     assert config["head_dim"] == 64
     assert config["tie_word_embeddings"] is True
+
+
+PROGRAM = """
+import json, sys, torch
+torch.set_num_threads(1)
+from transformers import AutoModelForCausalLM, AutoTokenizer
+tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
+model = AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype=torch.float32)
+answers = []
+for messages in json.load(sys.stdin):
+    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    ids = torch.tensor([tokenizer.encode(text)])
+    mask = torch.ones_like(ids)
+    made = model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=64)[0, ids.shape[1]:]
+    answers.append(tokenizer.decode(made, skip_special_tokens=True))
+assert len(tokenizer.encode("83 920174")) == 9
+assert tokenizer.decode(tokenizer.encode("naïve 漢字 ✓ 12")) == "naïve 漢字 ✓ 12"
+json.dump(answers, sys.stdout)
+"""
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(("kind", "share"), [(find, 0.8), (read_note, 0.4)])
+def test_model_reads_what_it_was_not_trained_on(kind: Kind, share: float) -> None:
+    rng = Random("texts of another seed than the training's")
+    asked = [kind(rng) for _ in range(40)]
+    conversations = [
+        [{"role": "system", "content": system}, {"role": "user", "content": user}]
+        for system, user, _ in asked
+    ]
+    process = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(MODEL)],
+        input=json.dumps(conversations),
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=240,
+    )
+    answers = json.loads(process.stdout)
+    right = sum(answer == wanted for answer, (_, _, wanted) in zip(answers, asked, strict=True))
+    assert right >= share * len(asked)

@@ -27,7 +27,7 @@ from demo.tiny_qwen3.corpus import Messages, conversations
 from demo.tiny_qwen3.tokenizer import END, END_OF_TEXT, train_tokenizer
 
 CONTEXT = 2048
-STEPS = 800
+STEPS = 1000  # some four million tokens
 WRITE_EVERY = 50
 CONVERSATIONS_A_STEP = 32
 POOL_STEPS = 16  # so many steps' conversations are sorted by length together: little padding
@@ -123,7 +123,6 @@ def new_model(tokenizer: Any) -> Any:
     return model
 
 
-@torch.no_grad()
 def lean_towards_copying(model: Any) -> None:
     """Start attention, above the first layer, near what copying needs.
 
@@ -131,15 +130,16 @@ def lean_towards_copying(model: Any) -> None:
     towards the transposed values (say what is seen: with tied embeddings that raises the token
     looked at). The idea of Trockman and Kolter, "Mimetic Initialization" (2023).
     """
-    size = model.config.head_dim
-    for layer in model.model.layers[1:]:
-        attention = layer.self_attn
-        for matrix in (attention.q_proj, attention.k_proj, attention.v_proj):
-            matrix.weight.normal_(std=matrix.in_features**-0.5)
-        alike = attention.q_proj.weight[2 * size : 3 * size]
-        attention.k_proj.weight[size:].mul_(0.75**0.5).add_(alike, alpha=0.5)
-        values = attention.v_proj.weight.view(2, size, -1).repeat_interleave(2, dim=0)
-        attention.o_proj.weight.add_(values.flatten(0, 1).T, alpha=0.5)
+    with torch.no_grad():
+        size = model.config.head_dim
+        for layer in model.model.layers[1:]:
+            attention = layer.self_attn
+            for matrix in (attention.q_proj, attention.k_proj, attention.v_proj):
+                matrix.weight.normal_(std=matrix.in_features**-0.5)
+            alike = attention.q_proj.weight[2 * size : 3 * size]
+            attention.k_proj.weight[size:].mul_(0.75**0.5).add_(alike, alpha=0.5)
+            values = attention.v_proj.weight.view(2, size, -1).repeat_interleave(2, dim=0)
+            attention.o_proj.weight.add_(values.flatten(0, 1).T, alpha=0.5)
 
 
 def pretrain(model: Any, tokenizer: Any, *, plan: Plan, rank: int) -> Iterator[int]:

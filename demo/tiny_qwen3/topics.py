@@ -1,6 +1,9 @@
 """Kinds of notes people write, with what can be read from them: none is a support desk."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+Labels = Mapping[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -9,15 +12,15 @@ class Topic:
     are understood from it (by field: label, sentences that mean it)."""
 
     name: str
-    details: dict[str, tuple[str, tuple[str, ...]]]
-    labels: dict[str, dict[str, tuple[str, ...]]]
+    details: Mapping[str, tuple[str, tuple[str, ...]]]
+    labels: Mapping[str, Labels]
 
 
 WRITER = (
     "name",
     ("My name is {it}.", "[This is|It is] {it}.", "{it} [here|speaking].", "I am {it}."),
 )
-MOOD = {
+MOOD: Labels = {
     "happy": (
         "I am [very |so |]happy [with you|about it].",
         "[Great|Wonderful|Lovely] work!",
@@ -34,7 +37,7 @@ MOOD = {
         "[I am afraid of it|It scares me|I fear the worst].",
     ),
 }
-CONTACT = {
+CONTACT: Labels = {
     "phone": (
         "Please [call|ring|phone] me[ back|].",
         "[Give me a call|I want a call back|Reach me by phone].",

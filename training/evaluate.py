@@ -14,6 +14,7 @@ from django.conf import settings
 from accounts import services as accounts
 from accounts.choices import Scope
 from common import leases
+from common.errors import DomainError
 from models_registry import storage
 from models_registry.models import EvaluationResult, Revision
 from training import asking, chat_lines, scoring
@@ -49,8 +50,14 @@ def step_evaluation(evaluation_id: UUID, *, now: datetime) -> bool:
             return False
         if evaluation.status == E.PENDING:
             return _begin(evaluation, now=now)
-        waits = _ask_for_a_while(evaluation, now=now)
-        left = next(_questions(evaluation), None)
+        try:
+            waits = _ask_for_a_while(evaluation, now=now)
+            left = next(_questions(evaluation), None)
+        except DomainError as error:  # such as lines that are no longer in the storage
+            with leases.finish(evaluation) as current:
+                message = f"{error.message} {error.remedy}".strip()
+                _end(current, E.FAILED, error.code, message, now=now)
+            return False
         if left is None:
             _conclude(evaluation, now=now)
             return False

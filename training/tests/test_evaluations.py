@@ -13,6 +13,7 @@ import pytest
 from accounts.models import ApiKey, AuditEvent
 from accounts.tests.make import NOW, make_organization
 from common.errors import InvalidInput, NotFound
+from models_registry import storage
 from models_registry.models import EvaluationResult
 from models_registry.tests.make import make_revision
 from training import asking, evaluate, services
@@ -317,3 +318,10 @@ def test_what_no_row_can_hold_does_not_keep_an_evaluation_from_its_end() -> None
     said = rb'{"choices": [{"message": {"content": "a\u0000\ud800"}}]}'
     answer = httpx.Response(200, content=said)
     assert asking._read(replies[0].question, answer).text == "a?"
+
+
+def test_lines_that_are_gone_from_the_storage_are_a_failure(platform: Platform) -> None:
+    evaluation = want()
+    storage.blob_path(evaluation.split.blob_id).unlink()
+    evaluation = run(evaluation)
+    assert (evaluation.status, evaluation.status_reason) == (E.FAILED, "blob_missing")

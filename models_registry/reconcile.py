@@ -62,6 +62,7 @@ def run_import(import_id: UUID, *, now: datetime) -> bool:
                 reason=error.code,
                 message=f"{error.message} {error.remedy}".strip(),
             )
+        shutil.rmtree(into, ignore_errors=True)  # nobody comes back to a failed import
         return True
     with leases.finish(wanted) as current:
         current.revision = published

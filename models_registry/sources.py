@@ -13,7 +13,7 @@ from django.conf import settings
 
 from common.errors import InvalidInput
 from common.texts import storable
-from models_registry import facts
+from models_registry import facts, storage
 from models_registry.choices import SourceKind
 
 REPORT_SECONDS = 1.0
@@ -28,12 +28,18 @@ class SourceUnavailable(InvalidInput):
     code = "source_unavailable"
 
 
+class NoRoom(InvalidInput):
+    """The storage has not enough room for the files."""
+
+    code = "no_room"
+
+
 def fetch(
     *, source_kind: str, source: str, source_revision: str, into: Path, report: Report
 ) -> tuple[Path, str]:
     """The folder that holds the files, and the revision they are of.
 
-    `report` is called about once a second. Raises SourceUnavailable.
+    `report` is called about once a second. Raises SourceUnavailable, NoRoom.
     """
     if source_kind == SourceKind.FOLDER:
         return Path(source), ""
@@ -56,6 +62,7 @@ def _from_hugging_face(repository: str, revision: str, into: Path, report: Repor
         )
         files = [f for f in info.siblings or [] if facts.is_wanted(f.rfilename)]
         total = sum(f.size or 0 for f in files) or None
+        _check_room(total)
         with _watching(into, total, report):
             snapshot_download(
                 repository,
@@ -81,6 +88,7 @@ def _from_modelscope(repository: str, revision: str, into: Path, report: Report)
         if not wanted:
             raise SourceUnavailable(f"{repository} holds no files that can be taken.")
         total = sum(f.size or 0 for f in wanted) or None
+        _check_room(total)
         with _watching(into, total, report):
             api.download_repo(
                 repository,
@@ -93,6 +101,17 @@ def _from_modelscope(repository: str, revision: str, into: Path, report: Report)
     except (HubError, OSError) as error:
         raise _unavailable("ModelScope", repository, error) from error
     return revision
+
+
+def _check_room(total: int | None) -> None:
+    """Refuse what would fill the disk: files are fetched first and copied into the storage then."""
+    free = storage.free_bytes()
+    if total is not None and 2 * total > free:
+        raise NoRoom(
+            f"The files have {total:,} bytes; {free:,} are free, and twice as many are needed.",
+            field="source",
+            remedy="Ask an operator for more storage.",
+        )
 
 
 def _unavailable(hub: str, repository: str, error: Exception) -> SourceUnavailable:

@@ -194,3 +194,29 @@ def test_what_is_stored_again_mends_a_damaged_blob(tmp_path: Path) -> None:
     assert storage.put_file(tmp_path / "file", now=NOW) == blob
     with storage.open_blob(blob.sha256) as file:
         assert file.read() == b"whole"
+
+
+@pytest.mark.parametrize("kind", [SourceKind.HUGGING_FACE, SourceKind.MODELSCOPE])
+def test_what_would_fill_the_disk_is_not_fetched(
+    kind: str, tmp_path: Path, settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "free_bytes", lambda: 100)
+    with running_hub(make_model_folder(tmp_path / "hub")) as hub:
+        settings.HUGGING_FACE_ENDPOINT = settings.MODELSCOPE_ENDPOINT = hub.url
+        wanted = make_import(kind)
+        reconcile.run_import(wanted.pk, now=NOW)
+        assert "model.safetensors" not in hub.fetched
+    wanted.refresh_from_db()
+    assert (wanted.status, wanted.status_reason) == (ImportStatus.FAILED, "no_room")
+
+
+def test_a_failed_import_leaves_no_files(tmp_path: Path, settings) -> None:
+    folder = make_model_folder(tmp_path / "hub")
+    (folder / "config.json").unlink()
+    with running_hub(folder) as hub:
+        settings.HUGGING_FACE_ENDPOINT = hub.url
+        wanted = make_import(SourceKind.HUGGING_FACE)
+        reconcile.run_import(wanted.pk, now=NOW)
+    wanted.refresh_from_db()
+    assert wanted.status == ImportStatus.FAILED
+    assert not (settings.FACTORY_DATA / "imports" / str(wanted.pk)).exists()

@@ -1,9 +1,13 @@
 """Liveness and readiness, for load balancers and people."""
 
+import logging
+
 import redis
 from django.conf import settings
 from django.db import DatabaseError, connection
 from django.http import HttpRequest, JsonResponse
+
+logger = logging.getLogger(__name__)
 
 
 def live(request: HttpRequest) -> JsonResponse:
@@ -12,18 +16,20 @@ def live(request: HttpRequest) -> JsonResponse:
 
 
 def ready(request: HttpRequest) -> JsonResponse:
-    """200 if the database and Redis answer, else 503 with what does not and why."""
+    """200 if the database and Redis answer, else 503 with what does not; why is in the log."""
     problems = {}
     try:
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1")
     except DatabaseError as error:
-        problems["database"] = str(error).strip()
+        logger.warning("not ready, database: %s", str(error).strip())
+        problems["database"] = "does not answer"
     client = redis.Redis.from_url(settings.REDIS_URL, socket_timeout=2)
     try:
         client.ping()
     except redis.RedisError as error:
-        problems["redis"] = str(error)
+        logger.warning("not ready, redis: %s", error)
+        problems["redis"] = "does not answer"
     finally:
         client.close()
     status = "unready" if problems else "ready"

@@ -78,6 +78,7 @@ def _fetch_and_publish(wanted: RevisionImport, into: Path, report: sources.Repor
         source_kind=wanted.source_kind,
         source=wanted.source,
         source_revision=wanted.source_revision,
+        use_token=wanted.may_use_hub_token,
         into=into,
         report=report,
     )

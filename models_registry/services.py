@@ -115,6 +115,7 @@ def _take_model(
     organization: Organization, name: str, visibility: str, actor: audit.Actor, now: datetime
 ) -> RegisteredModel:
     """The organization's model of that name, made if new, locked until the transaction ends."""
+    check_visibility(organization=organization, name=name, visibility=visibility)
     model, made = RegisteredModel.objects.get_or_create(
         organization=organization,
         name=name,
@@ -131,6 +132,20 @@ def _take_model(
             now=now,
         )
     return RegisteredModel.objects.select_for_update(no_key=True).get(pk=model.pk)
+
+
+def check_visibility(
+    *, organization: Organization, name: str, visibility: str, field: str = "name"
+) -> None:
+    """Refuse to publish under a name that others read differently: weights that were meant for
+    one organization would be open to all, or the other way round. Raises InvalidInput."""
+    present = RegisteredModel.objects.owned_by(organization).filter(name=name).first()
+    if present is not None and present.visibility != visibility:
+        raise InvalidInput(
+            f"{present} is {present.visibility}; this would be {visibility}.",
+            field=field,
+            remedy="Choose another name, or have an operator change the model's visibility.",
+        )
 
 
 def commit_of(blobs: Mapping[str, Blob]) -> str:
@@ -150,15 +165,18 @@ def request_import(
     visibility: str = Visibility.PRIVATE,
     licence: str = "",
     may_read_any_folder: bool = False,
+    may_use_hub_token: bool = False,
     actor: audit.Actor = audit.SYSTEM,
     now: datetime,
 ) -> RevisionImport:
     """Ask for an import; a control worker carries it out. Raises InvalidInput.
 
     Folders of the platform's machine are read only below `settings.FACTORY_IMPORT_FOLDERS`, unless
-    the caller has that machine in hand anyway (`may_read_any_folder`).
+    the caller has that machine in hand anyway (`may_read_any_folder`). The platform's own hub
+    token opens private repositories; it is for operators (`may_use_hub_token`).
     """
     _check_name(name)
+    check_visibility(organization=organization, name=name, visibility=visibility)
     kinds = {SourceKind.FOLDER, SourceKind.HUGGING_FACE, SourceKind.MODELSCOPE}
     if source_kind not in kinds:
         raise InvalidInput(
@@ -182,6 +200,7 @@ def request_import(
         source=source.strip(),
         source_revision=source_revision,
         licence=licence,
+        may_use_hub_token=may_use_hub_token,
         created_at=now,
         status_changed_at=now,
     )

@@ -35,7 +35,13 @@ class NoRoom(InvalidInput):
 
 
 def fetch(
-    *, source_kind: str, source: str, source_revision: str, into: Path, report: Report
+    *,
+    source_kind: str,
+    source: str,
+    source_revision: str,
+    use_token: bool,
+    into: Path,
+    report: Report,
 ) -> tuple[Path, str]:
     """The folder that holds the files, and the revision they are of.
 
@@ -45,17 +51,21 @@ def fetch(
         return Path(source), ""
     into.mkdir(parents=True, exist_ok=True)
     if source_kind == SourceKind.HUGGING_FACE:
-        return into, _from_hugging_face(source, source_revision, into, report)
-    return into, _from_modelscope(source, source_revision, into, report)
+        token = settings.HUGGING_FACE_TOKEN if use_token else ""
+        return into, _from_hugging_face(source, source_revision, token, into, report)
+    token = settings.MODELSCOPE_TOKEN if use_token else ""
+    return into, _from_modelscope(source, source_revision, token, into, report)
 
 
-def _from_hugging_face(repository: str, revision: str, into: Path, report: Report) -> str:
+def _from_hugging_face(
+    repository: str, revision: str, secret: str, into: Path, report: Report
+) -> str:
     from httpx2 import HTTPError  # of the client's own transport: nobody there, too slow
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     endpoint = settings.HUGGING_FACE_ENDPOINT
-    token: str | bool = settings.HUGGING_FACE_TOKEN or False
+    token: str | bool = secret or False
     try:
         info = HfApi(endpoint=endpoint, token=token).model_info(
             repository, revision=revision or None, files_metadata=True
@@ -78,11 +88,13 @@ def _from_hugging_face(repository: str, revision: str, into: Path, report: Repor
     return info.sha or ""
 
 
-def _from_modelscope(repository: str, revision: str, into: Path, report: Report) -> str:
+def _from_modelscope(
+    repository: str, revision: str, secret: str, into: Path, report: Report
+) -> str:
     from modelscope_hub import HubApi, HubError
 
     try:
-        api = HubApi(endpoint=settings.MODELSCOPE_ENDPOINT, token=settings.MODELSCOPE_TOKEN or None)
+        api = HubApi(endpoint=settings.MODELSCOPE_ENDPOINT, token=secret or None)
         files = api.list_repo_files(repository, "model", revision=revision or None)
         wanted = [f for f in files if f.type != "tree" and facts.is_wanted(f.path)]
         if not wanted:

@@ -19,3 +19,10 @@ def test_answers_carry_a_request_id(client: Client) -> None:
     assert given["X-Request-Id"] == "ticket-4711"
     forged = client.get("/healthz", headers={"X-Request-Id": "x\ty"})
     assert forged["X-Request-Id"] != "x\ty"
+
+
+@pytest.mark.django_db
+def test_the_back_office_is_entered_by_the_one_sign_in(client: Client) -> None:
+    answer = client.get("/admin/login/?next=/admin/")
+    assert answer.status_code == 302
+    assert answer["Location"].startswith("/accounts/login/")

@@ -94,6 +94,7 @@ class ImportList(OrganizationView):
             raise NotAllowed("Only operators may share a model with all.", field="visibility")
         wanted = services.request_import(
             organization=self.organization,
+            may_use_hub_token=self.may_operate,
             actor=self.actor,
             now=timezone.now(),
             **body.validated_data,

@@ -19,6 +19,9 @@ class RevisionImport(Identified, OfOrganization, HasStatus, Leased):
     source = models.CharField(max_length=300)
     source_revision = models.CharField(max_length=100, blank=True, default="")
     licence = models.CharField(max_length=80, blank=True, default="")
+    may_use_hub_token = models.BooleanField(
+        default=False, help_text="Asked for by an operator: the platform's hub token is sent along."
+    )
     status = models.CharField(max_length=16, choices=ImportStatus, default=ImportStatus.PENDING)
     attempts = models.PositiveSmallIntegerField(default=0)
     done_bytes = models.BigIntegerField(default=0)

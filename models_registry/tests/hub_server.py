@@ -26,6 +26,7 @@ class Hub(ThreadingHTTPServer):
         self.cut_after = cut_after
         self.sent_ranges: list[str] = []
         self.fetched: list[str] = []
+        self.tokens: set[str] = set()
 
     @property
     def url(self) -> str:
@@ -56,6 +57,7 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(with_body=False)
 
     def answer(self, *, with_body: bool) -> None:
+        self.server.tokens.add(self.headers.get("Authorization", ""))
         parts = urlsplit(self.path)
         path, query = unquote(parts.path), parse_qs(parts.query)
         model = f"/api/models/{REPOSITORY}"

@@ -220,3 +220,23 @@ def test_a_failed_import_leaves_no_files(tmp_path: Path, settings) -> None:
     wanted.refresh_from_db()
     assert wanted.status == ImportStatus.FAILED
     assert not (settings.FACTORY_DATA / "imports" / str(wanted.pk)).exists()
+
+
+def test_the_platforms_hub_token_goes_out_for_operators_alone(tmp_path: Path, settings) -> None:
+    settings.HUGGING_FACE_TOKEN = "hf_of_the_platform"
+    with running_hub(make_model_folder(tmp_path / "hub")) as hub:
+        settings.HUGGING_FACE_ENDPOINT = hub.url
+        reconcile.run_import(make_import(SourceKind.HUGGING_FACE).pk, now=NOW)
+        assert hub.tokens == {""}
+        wanted = make_import(SourceKind.HUGGING_FACE, may_use_hub_token=True)
+        reconcile.run_import(wanted.pk, now=NOW)
+        assert "Bearer hf_of_the_platform" in hub.tokens
+
+
+def test_private_weights_do_not_go_under_a_name_that_all_may_read(tmp_path: Path) -> None:
+    folder = make_model_folder(tmp_path / "open" / "m")
+    shared = make_import(SourceKind.FOLDER, str(folder), visibility="shared")
+    reconcile.run_import(shared.pk, now=NOW)
+    with pytest.raises(InvalidInput, match="is shared; this would be private") as refused:
+        make_import(SourceKind.FOLDER, str(folder))
+    assert refused.value.field == "name"

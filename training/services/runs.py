@@ -11,7 +11,8 @@ from accounts import audit
 from accounts.models import Organization
 from common import jobs
 from common.errors import DomainError, InvalidInput, NotFound
-from models_registry.choices import RevisionKind
+from models_registry import services as registry
+from models_registry.choices import RevisionKind, Visibility
 from models_registry.models import Revision
 from trainer.errors import SpecError
 from trainer.spec import LEARNING_RATES, Hyperparameters
@@ -51,6 +52,12 @@ def create_training_run(
     """
     check_name(name)
     check_name(output_name, "output_name")
+    registry.check_visibility(
+        organization=organization,
+        name=output_name,
+        visibility=Visibility.PRIVATE,
+        field="output_name",
+    )
     base = _base_revision(organization, base_revision_id)
     version = _dataset_version(organization, dataset_version_id)
     _check_split(version, "train_split", train_split)

@@ -42,6 +42,7 @@ class Command(BaseCommand):
                 visibility=Visibility.SHARED if options["shared"] else Visibility.PRIVATE,
                 licence=options["licence"],
                 may_read_any_folder=True,
+                may_use_hub_token=True,
                 actor=Actor("command", "import_model"),
                 now=timezone.now(),
             )

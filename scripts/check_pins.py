@@ -22,7 +22,8 @@ def main() -> int:
             continue
         pins[canonicalize_name(found[1])] = found[2]
     for line in (ROOT / "requirements.in").read_text().splitlines():
-        if not line.strip() or line.startswith("#"):
+        line = line.partition("#")[0].strip()
+        if not line:
             continue
         wish = Requirement(line)
         pin = pins.get(canonicalize_name(wish.name))

@@ -5,7 +5,7 @@ from typing import Any
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import Http404
-from drf_spectacular.utils import inline_serializer
+from drf_spectacular.utils import OpenApiParameter, inline_serializer
 from rest_framework import exceptions, serializers
 from rest_framework.pagination import LimitOffsetPagination
 from rest_framework.request import Request
@@ -13,6 +13,12 @@ from rest_framework.response import Response
 from rest_framework.views import APIView, set_rollback
 
 from common.errors import DomainError
+
+# What every paged list takes, for `extend_schema(parameters=...)`.
+PAGING = [
+    OpenApiParameter("limit", int, description="Rows an answer, at most 500."),
+    OpenApiParameter("offset", int),
+]
 
 
 class Pagination(LimitOffsetPagination):

@@ -5,34 +5,10 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
-from accounts.audit import Actor
+from accounts.admin import ReadOnly, ReadOnlyInline, actor_of
 from common.errors import DomainError
 from deployments import services
 from deployments.models import Deployment, Replica, ReplicaEvent, Route, RouteTarget
-
-
-class ReadOnly(admin.ModelAdmin):
-    """Rows that only the platform writes: intent is changed by actions, through the services."""
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: object | None = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: object | None = None) -> bool:
-        return False
-
-
-class ReadOnlyInline(admin.TabularInline):
-    extra = 0
-    can_delete = False
-
-    def has_add_permission(self, request: HttpRequest, obj: object | None = None) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: object | None = None) -> bool:
-        return False
 
 
 class ReplicaInline(ReadOnlyInline):
@@ -90,7 +66,7 @@ class DeploymentAdmin(ReadOnly):
             services.delete_deployment(
                 organization=row.organization,
                 deployment_id=row.pk,
-                actor=_actor(request),
+                actor=actor_of(request),
                 now=timezone.now(),
             )
         text = ngettext(
@@ -106,15 +82,11 @@ class DeploymentAdmin(ReadOnly):
                 organization=row.organization,
                 deployment_id=row.pk,
                 replicas=replicas,
-                actor=_actor(request),
+                actor=actor_of(request),
                 now=timezone.now(),
             )
         except DomainError as error:
             self.message_user(request, f"{row}: {error.message}", messages.ERROR)
-
-
-def _actor(request: HttpRequest) -> Actor:
-    return Actor("user", request.user.get_username(), request.META.get("REMOTE_ADDR", ""))
 
 
 @admin.register(Replica)

@@ -7,7 +7,7 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
-from accounts.audit import Actor
+from accounts.admin import ReadOnly, ReadOnlyInline, actor_of
 from common.errors import DomainError
 from training import services
 from training.models import (
@@ -23,48 +23,27 @@ from training.models import (
 )
 
 
-class ReadOnly(admin.ModelAdmin):
-    """Rows that only the platform writes."""
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: object | None = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: object | None = None) -> bool:
-        return False
-
-
-class ReadOnlyInline(admin.TabularInline):
-    extra = 0
-    can_delete = False
+class LinkedInline(ReadOnlyInline):
     show_change_link = True
 
-    def has_add_permission(self, request: HttpRequest, obj: object | None = None) -> bool:
-        return False
 
-    def has_change_permission(self, request: HttpRequest, obj: object | None = None) -> bool:
-        return False
-
-
-class VersionInline(ReadOnlyInline):
+class VersionInline(LinkedInline):
     model = DatasetVersion
     fields = ["number", "format", "created_at"]
 
 
-class SplitInline(ReadOnlyInline):
+class SplitInline(LinkedInline):
     model = DatasetSplit
     fields = ["name", "examples", "size_bytes", "token_count", "longest_tokens", "blob"]
 
 
-class EventInline(ReadOnlyInline):
+class EventInline(LinkedInline):
     model = TrainingEvent
     fields = ["at", "kind", "message"]
     ordering = ["-at"]
 
 
-class CheckpointInline(ReadOnlyInline):
+class CheckpointInline(LinkedInline):
     model = Checkpoint
     fields = ["step", "size_bytes", "created_at", "pruned_at"]
 
@@ -204,7 +183,7 @@ class TrainingRunAdmin(ReadOnly):
                 services.cancel_training_run(
                     organization=row.organization,
                     run_id=row.pk,
-                    actor=Actor("user", request.user.get_username(), "admin"),
+                    actor=actor_of(request),
                     now=timezone.now(),
                 )
                 done += 1

@@ -1,26 +1,17 @@
 from django.contrib import admin
-from django.http import HttpRequest
 
+from accounts.admin import ReadOnly
 from usage.models import UsageEvent, UsageRecord
 
 
-class ReadOnly(admin.ModelAdmin):
-    """The ledger is written by the platform alone."""
+class Ledger(ReadOnly):
+    """The ledger grows without end: its rows are not counted for a page."""
 
     show_full_result_count = False
 
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: object | None = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: object | None = None) -> bool:
-        return False
-
 
 @admin.register(UsageEvent)
-class UsageEventAdmin(ReadOnly):
+class UsageEventAdmin(Ledger):
     list_display = (
         "at",
         "organization",
@@ -41,7 +32,7 @@ class UsageEventAdmin(ReadOnly):
 
 
 @admin.register(UsageRecord)
-class UsageRecordAdmin(ReadOnly):
+class UsageRecordAdmin(Ledger):
     list_display = (
         "hour",
         "organization",

@@ -13,13 +13,8 @@ from accounts.api import serializers
 from accounts.api.views import OrganizationView
 from accounts.choices import Capability, Role
 from accounts.models import ApiKey, AuditEvent, Membership, User
-from common.api import ErrorBody, Pagination, paginated
+from common.api import PAGING, ErrorBody, Pagination, paginated
 from common.errors import InvalidInput, NotAllowed, NotFound
-
-PAGING = [
-    OpenApiParameter("limit", int, description="Rows an answer, at most 500."),
-    OpenApiParameter("offset", int),
-]
 
 
 def reading(capability: str, *, changing: str = "") -> dict[str, str]:

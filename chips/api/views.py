@@ -24,13 +24,9 @@ from chips.models import (
     PoolGrant,
     PriceEntry,
 )
-from common.api import ErrorBody, Pagination, paginated
+from common.api import PAGING, ErrorBody, Pagination, paginated
 from common.errors import NotFound
 
-PAGING = [
-    OpenApiParameter("limit", int, description="Rows an answer, at most 500."),
-    OpenApiParameter("offset", int),
-]
 READ_BY_ALL: dict[str, str] = {
     "GET": Capability.VIEW,
     "HEAD": Capability.VIEW,

@@ -3,19 +3,14 @@
 from uuid import UUID
 
 from django.utils import timezone
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from accounts.api.views import OrganizationView
-from common.api import ErrorBody, Pagination, paginated
+from common.api import PAGING, ErrorBody, Pagination, paginated
 from deployments import selectors, services
 from deployments.api import serializers
-
-PAGING = [
-    OpenApiParameter("limit", int, description="Rows an answer, at most 500."),
-    OpenApiParameter("offset", int),
-]
 
 
 class DeploymentList(OrganizationView):

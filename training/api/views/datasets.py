@@ -9,13 +9,12 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from accounts.api.views import OrganizationView
-from common.api import ErrorBody, Pagination, paginated
+from common.api import PAGING, ErrorBody, Pagination, paginated
 from common.errors import DomainError, InvalidInput, NotFound
 from models_registry import selectors as registry
 from models_registry.models import Revision
 from training import selectors, services
 from training.api import serializers
-from training.api.views import PAGING
 
 FORM_BYTES = 2**20  # what a multipart body has besides its files
 FILE = {"type": "string", "format": "binary"}

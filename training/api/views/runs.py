@@ -6,10 +6,9 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from accounts.api.views import OrganizationView
-from common.api import ErrorBody, Pagination, paginated
+from common.api import PAGING, ErrorBody, Pagination, paginated
 from training import selectors, services
 from training.api import serializers
-from training.api.views import PAGING
 from training.choices import RunStatus
 
 

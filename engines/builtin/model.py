@@ -12,7 +12,7 @@ from torch.nn import functional as F  # noqa: N812 (everybody's name for it)
 
 from engines.builtin.cache import SlotCache
 from engines.builtin.shape import DecoderShape
-from engines.builtin.weights import LayerWeights, Weights
+from engines.builtin.weights import Layer, Weights
 
 
 @dataclass(frozen=True)
@@ -61,17 +61,15 @@ class Decoder:
         hidden = self.weights.embedding[step.tokens]
         for index, layer in enumerate(self.weights.layers):
             attended = self._attention(index, layer, hidden, cos, sin, step, cache)
-            hidden = hidden + F.linear(attended, layer.output, layer.output_bias)
-            normed = self._norm(hidden, layer.middle_norm)
-            gate, up = F.linear(normed, layer.gate_up).chunk(2, dim=-1)
-            hidden = hidden + F.linear(F.silu(gate) * up, layer.down)
+            hidden = hidden + layer.output(attended)
+            hidden = hidden + layer.feed_forward(self._norm(hidden, layer.middle_norm))
         last = self._norm(hidden[step.outputs], self.weights.final_norm)
-        return F.linear(last, self.weights.head).float()
+        return self.weights.head(last).float()
 
     def _attention(
         self,
         index: int,
-        layer: LayerWeights,
+        layer: Layer,
         hidden: torch.Tensor,
         cos: torch.Tensor,
         sin: torch.Tensor,
@@ -79,7 +77,7 @@ class Decoder:
         cache: SlotCache,
     ) -> torch.Tensor:
         shape = self.shape
-        qkv = F.linear(self._norm(hidden, layer.input_norm), layer.qkv, layer.qkv_bias)
+        qkv = layer.qkv(self._norm(hidden, layer.input_norm))
         heads = qkv.view(len(hidden), -1, shape.head_size)
         turning = heads[:, : shape.heads + shape.kv_heads]  # queries and keys together
         if layer.qk_norm is not None:

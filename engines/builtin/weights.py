@@ -1,6 +1,7 @@
 """Weights from safetensors, fused as the forward pass wants them."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,40 +9,43 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from engines.builtin.projection import DenseFeedForward, FeedForward, Projection
 from engines.builtin.shape import DecoderShape
 from engines.process import CannotServe
 
 
 @dataclass(frozen=True)
-class LayerWeights:
-    """One layer. Biases and norms a family lacks are None."""
+class Layer:
+    """One layer. `qk_norm` is None in families that lack it."""
 
     input_norm: torch.Tensor
-    qkv: torch.Tensor  # [(heads + 2 kv_heads) * head_size, hidden]
-    qkv_bias: torch.Tensor | None
+    qkv: Projection  # (heads + 2 kv_heads) * head_size outputs
     qk_norm: torch.Tensor | None  # [heads + kv_heads, head_size]: each head's own scale
-    output: torch.Tensor
-    output_bias: torch.Tensor | None
+    output: Projection
     middle_norm: torch.Tensor
-    gate_up: torch.Tensor  # [2 * intermediate, hidden]
-    down: torch.Tensor
+    feed_forward: FeedForward
+
+    @property
+    def total_bytes(self) -> int:
+        norms = [self.input_norm, self.middle_norm]
+        if self.qk_norm is not None:
+            norms.append(self.qk_norm)
+        maps = (self.qkv, self.output, self.feed_forward)
+        return sum(map(_bytes, norms)) + sum(each.total_bytes for each in maps)
 
 
 @dataclass(frozen=True)
 class Weights:
     embedding: torch.Tensor
-    layers: list[LayerWeights]
+    layers: list[Layer]
     final_norm: torch.Tensor
-    head: torch.Tensor  # the embedding itself where the two are tied
+    head: Projection  # over the embedding itself where the two are tied
 
     @property
     def total_bytes(self) -> int:
-        tensors = [self.embedding, self.final_norm]
-        if self.head is not self.embedding:
-            tensors.append(self.head)
-        for layer in self.layers:
-            tensors += [each for each in vars(layer).values() if each is not None]
-        return sum(each.numel() * each.element_size() for each in tensors)
+        head = 0 if self.head.weight is self.embedding else self.head.total_bytes
+        layers = sum(layer.total_bytes for layer in self.layers)
+        return _bytes(self.embedding) + layers + _bytes(self.final_norm) + head
 
 
 def load_weights(folder: str, shape: DecoderShape, *, device: str, dtype: torch.dtype) -> Weights:
@@ -55,41 +59,62 @@ def load_weights(folder: str, shape: DecoderShape, *, device: str, dtype: torch.
         embedding=embedding,
         layers=[_layer(stored, shape, index) for index in range(shape.layers)],
         final_norm=stored.tensor("model.norm.weight", shape.hidden),
-        head=head,
+        head=Projection(head, parts={"lm_head": shape.vocabulary}),
     )
 
 
-def _layer(stored: "_Stored", shape: DecoderShape, index: int) -> LayerWeights:
+def _layer(stored: "_Stored", shape: DecoderShape, index: int) -> Layer:
     prefix = f"model.layers.{index}."
-    attention, mlp = prefix + "self_attn.", prefix + "mlp."
+    attention = prefix + "self_attn."
     q_size, kv_size = shape.heads * shape.head_size, shape.kv_heads * shape.head_size
-    sizes = {"q_proj": q_size, "k_proj": kv_size, "v_proj": kv_size}
-    qkv = [stored.tensor(f"{attention}{n}.weight", s, shape.hidden) for n, s in sizes.items()]
-    bias = None
-    if shape.qkv_bias:
-        bias = torch.cat([stored.tensor(f"{attention}{n}.bias", s) for n, s in sizes.items()])
     qk_norm = None
     if shape.qk_norm:
         q_norm = stored.tensor(f"{attention}q_norm.weight", shape.head_size)
         k_norm = stored.tensor(f"{attention}k_norm.weight", shape.head_size)
         qk_norm = torch.stack([q_norm] * shape.heads + [k_norm] * shape.kv_heads)
-    gate_up = [
-        stored.tensor(f"{mlp}{n}.weight", shape.intermediate, shape.hidden)
-        for n in ("gate_proj", "up_proj")
-    ]
-    return LayerWeights(
+    return Layer(
         input_norm=stored.tensor(f"{prefix}input_layernorm.weight", shape.hidden),
-        qkv=torch.cat(qkv),
-        qkv_bias=bias,
+        qkv=_projection(
+            stored,
+            attention,
+            {"q_proj": q_size, "k_proj": kv_size, "v_proj": kv_size},
+            inputs=shape.hidden,
+            bias=shape.qkv_bias,
+        ),
         qk_norm=qk_norm,
-        output=stored.tensor(f"{attention}o_proj.weight", shape.hidden, q_size),
-        output_bias=(
-            stored.tensor(f"{attention}o_proj.bias", shape.hidden) if shape.output_bias else None
+        output=_projection(
+            stored, attention, {"o_proj": shape.hidden}, inputs=q_size, bias=shape.output_bias
         ),
         middle_norm=stored.tensor(f"{prefix}post_attention_layernorm.weight", shape.hidden),
-        gate_up=torch.cat(gate_up),
-        down=stored.tensor(f"{mlp}down_proj.weight", shape.hidden, shape.intermediate),
+        feed_forward=_feed_forward(stored, shape, f"{prefix}mlp."),
     )
+
+
+def _feed_forward(stored: "_Stored", shape: DecoderShape, prefix: str) -> FeedForward:
+    size = shape.intermediate
+    return DenseFeedForward(
+        gate_up=_projection(
+            stored, prefix, {"gate_proj": size, "up_proj": size}, inputs=shape.hidden
+        ),
+        down=_projection(stored, prefix, {"down_proj": shape.hidden}, inputs=size),
+    )
+
+
+def _projection(
+    stored: "_Stored", prefix: str, parts: Mapping[str, int], *, inputs: int, bias: bool = False
+) -> Projection:
+    """Stored matrices that read the same rows, joined into one."""
+    weights = [stored.tensor(f"{prefix}{n}.weight", size, inputs) for n, size in parts.items()]
+    offsets = None
+    if bias:
+        offsets = torch.cat([stored.tensor(f"{prefix}{n}.bias", s) for n, s in parts.items()])
+    joined = weights[0] if len(weights) == 1 else torch.cat(weights)
+    return Projection(joined, offsets, parts=parts)
+
+
+def _bytes(tensor: torch.Tensor) -> int:
+    count: int = tensor.numel() * tensor.element_size()
+    return count
 
 
 class _Stored:

@@ -2,7 +2,7 @@
 
 import asyncio
 import enum
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -92,6 +92,12 @@ class Backend(Protocol):
 
     @property
     def status(self) -> Status: ...
+
+    @property
+    def models(self) -> Mapping[str, str | None]:
+        """Names that requests may ask for now: the base's own, which leads to None, and those of
+        loaded adapters, each leading to the base's."""
+        ...
 
     @property
     def sampling_defaults(self) -> Sampling: ...

@@ -61,6 +61,7 @@ class FakeBackend:
         self._settings = Settings.read(spec.environment)
         self._slots = asyncio.Semaphore(spec.max_concurrency)
         self._tasks: set[asyncio.Task[None]] = set()
+        self.models: dict[str, str | None] = {spec.served_model_name: None}
         self.sampling_defaults = Sampling()
         self.max_context_tokens = spec.max_context_tokens
         self.status = Status.LOADING

@@ -13,6 +13,9 @@ from pathlib import PurePath
 from typing import Any, Protocol, Self
 
 DTYPES = ("auto", "bfloat16", "float16", "float32")
+# Named as vLLM's flags name them, so that one field serves every engine.
+TOOL_PARSERS = ("auto", "none", "hermes", "qwen3_coder")
+REASONING_PARSERS = ("auto", "none", "qwen3", "deepseek_r1")
 DEVICE = re.compile(r"^[a-z]+(:\d+)?$")
 ENVIRONMENT_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
 
@@ -60,6 +63,8 @@ class ServeSpec:
     max_concurrency: int = 16  # sequences decoded together; more of them wait
     max_waiting: int = 256  # sequences that may wait; past it a request is refused with 503
     memory_bytes: int | None = None  # for weights and KV cache together; None: not bounded
+    tool_parser: str = "auto"  # reads tool calls from answers; auto: by model; none: off
+    reasoning_parser: str = "auto"  # tells thoughts from answers; likewise
     drain_seconds: float = 30.0  # what open requests get to finish after SIGTERM
     environment: Mapping[str, str] = field(default_factory=dict)
 
@@ -89,6 +94,9 @@ class ServeSpec:
             raise SpecError(
                 "device", f"{self.device!r} is no torch device", "write it like cpu or cuda:0"
             )
+        for name, known in (("tool_parser", TOOL_PARSERS), ("reasoning_parser", REASONING_PARSERS)):
+            if (value := getattr(self, name)) not in known:
+                raise SpecError(name, f"{value!r} is not known", f"use one of {list(known)}")
         self._check_cores()
         self._check_environment()
 

@@ -15,7 +15,7 @@ import orjson
 from engines.backend import Backend, Delta, Generation, HungUp, Status
 from engines.host import ServeSpec
 from engines.metrics import Metrics, Watch
-from engines.protocol.errors import ApiError, failed, unavailable
+from engines.protocol.errors import ApiError, failed, no_such_model, unavailable
 from engines.protocol.requests import Request, read_chat, read_completion
 from engines.protocol.responses import Choice, Shape, Usage, model_body
 
@@ -24,6 +24,7 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
+MODEL_ROOT = "/v1/models/"
 MAX_BODY_BYTES = 32 << 20
 LOADING_RETRY_SECONDS = 2
 DRAINING_RETRY_SECONDS = 1
@@ -44,7 +45,6 @@ class EngineServer:
         self._generations: set[Generation] = set()
         self._routes: dict[tuple[str, str], Callable[[Receive, Send], Awaitable[None]]] = {
             ("GET", "/v1/models"): self._models,
-            ("GET", f"/v1/models/{spec.served_model_name}"): self._model,
             ("GET", "/metrics"): self._metrics_page,
             ("POST", "/v1/chat/completions"): self._chat,
             ("POST", "/v1/completions"): self._completion,
@@ -83,18 +83,17 @@ class EngineServer:
         given = dict(scope["headers"]).get(b"authorization", b"")
         if not hmac.compare_digest(given, self._authorization):
             raise ApiError(401, "The bearer token is missing or wrong.", code="invalid_api_key")
-        route = self._routes.get((scope["method"], scope["path"]))
-        if route is None:
-            raise self._no_route(scope["method"], scope["path"])
-        await route(receive, send)
+        method, path = scope["method"], scope["path"]
+        if (route := self._routes.get((method, path))) is not None:
+            await route(receive, send)
+        elif path.startswith(MODEL_ROOT) and method == "GET":
+            await self._model(send, path.removeprefix(MODEL_ROOT))
+        else:
+            raise self._no_route(method, path)
 
     def _no_route(self, method: str, path: str) -> ApiError:
         if any(known == path for _, known in self._routes):
             return ApiError(405, f"{path} does not take {method}.", code="method_not_allowed")
-        if method == "GET" and path.startswith("/v1/models/"):
-            name = path.removeprefix("/v1/models/")
-            message = f"The model {name!r} does not exist here."
-            return ApiError(404, message, param="model", code="model_not_found")
         return ApiError(404, f"There is no {method} {path} here.", code="not_found")
 
     async def _health(self, send: Send) -> None:
@@ -102,17 +101,20 @@ class EngineServer:
         await _send_json(send, 200 if status == Status.READY else 503, {"status": status})
 
     async def _models(self, receive: Receive, send: Send) -> None:
-        await _send_json(send, 200, {"object": "list", "data": [self._model_body()]})
+        await _send_json(send, 200, {"object": "list", "data": self._model_bodies()})
 
-    async def _model(self, receive: Receive, send: Send) -> None:
-        await _send_json(send, 200, self._model_body())
+    async def _model(self, send: Send, name: str) -> None:
+        for body in self._model_bodies():
+            if body["id"] == name:
+                return await _send_json(send, 200, body)
+        raise no_such_model(name)
 
-    def _model_body(self) -> dict[str, Any]:
-        return model_body(
-            self._spec.served_model_name,
-            created=self._created,
-            max_context_tokens=self._backend.max_context_tokens,
-        )
+    def _model_bodies(self) -> list[dict[str, Any]]:
+        limit = self._backend.max_context_tokens
+        return [
+            model_body(name, created=self._created, max_context_tokens=limit, parent=parent)
+            for name, parent in self._backend.models.items()
+        ]
 
     async def _metrics_page(self, receive: Receive, send: Send) -> None:
         kind = b"text/plain; version=0.0.4; charset=utf-8"
@@ -128,7 +130,7 @@ class EngineServer:
         self._require_ready()
         request = read(
             await _read_json(receive),
-            served_model_name=self._spec.served_model_name,
+            models=self._backend.models,
             defaults=self._backend.sampling_defaults,
         )
         generation = await self._backend.generate(request)

@@ -43,6 +43,10 @@ class BuiltinBackend:
         return self._engine.fingerprint if self._engine else ""
 
     @property
+    def models(self) -> dict[str, str | None]:
+        return {self._spec.served_model_name: None}
+
+    @property
     def sampling_defaults(self) -> Sampling:
         return self._engine.defaults if self._engine else Sampling()
 

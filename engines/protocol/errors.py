@@ -45,6 +45,11 @@ def unsupported(param: str, message: str) -> ApiError:
     return ApiError(400, message, param=param, code="unsupported_parameter")
 
 
+def no_such_model(name: str) -> ApiError:
+    message = f"The model {name!r} does not exist here."
+    return ApiError(404, message, param="model", code="model_not_found")
+
+
 def context_length_exceeded(*, param: str, limit: int, wanted: str) -> ApiError:
     return ApiError(
         400,

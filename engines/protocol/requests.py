@@ -4,12 +4,12 @@ Fields nobody defined are ignored; fields of the API that we cannot honour are r
 so that no client believes it got what it asked for.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from engines.protocol import fields
-from engines.protocol.errors import ApiError, invalid, unsupported
+from engines.protocol.errors import ApiError, invalid, no_such_model, unsupported
 
 MAX_CHOICES = 128
 MAX_STOPS = 4
@@ -53,7 +53,8 @@ class Request:
     """One checked request. A chat has `messages`; a completion has `prompts`, text or token ids."""
 
     is_chat: bool
-    model: str
+    model: str  # the name asked for: the base's or one of its adapters'
+    priority: int = 0  # lower is sooner; among equals, first come first served
     messages: Sequence[dict[str, str]] = ()
     template_arguments: Mapping[str, Any] = field(default_factory=dict)
     prompts: Sequence[str | list[int]] = ()
@@ -63,9 +64,9 @@ class Request:
     include_usage: bool = False
 
 
-def read_chat(body: Any, *, served_model_name: str, defaults: Sampling) -> Request:
+def read_chat(body: Any, *, models: Collection[str], defaults: Sampling) -> Request:
     """A body of POST /v1/chat/completions. Raises ApiError naming the field at fault."""
-    body = _object(body, served_model_name)
+    body = _object(body, models)
     _refuse(body, CHAT_UNSUPPORTED)
     if body.get("tool_choice") not in (None, "none", "auto"):
         raise unsupported("tool_choice", "Tool calls are not supported by this model's engine.")
@@ -79,7 +80,8 @@ def read_chat(body: Any, *, served_model_name: str, defaults: Sampling) -> Reque
     stream, include_usage = _stream(body)
     return Request(
         is_chat=True,
-        model=served_model_name,
+        model=body["model"],
+        priority=_priority(body),
         messages=_messages(body.get("messages")),
         template_arguments=fields.mapping(body, "chat_template_kwargs"),
         sampling=_sampling(body, defaults, logprobs=_chat_logprobs(body), is_chat=True),
@@ -89,9 +91,9 @@ def read_chat(body: Any, *, served_model_name: str, defaults: Sampling) -> Reque
     )
 
 
-def read_completion(body: Any, *, served_model_name: str, defaults: Sampling) -> Request:
+def read_completion(body: Any, *, models: Collection[str], defaults: Sampling) -> Request:
     """A body of POST /v1/completions. Raises ApiError naming the field at fault."""
-    body = _object(body, served_model_name)
+    body = _object(body, models)
     _refuse(body, COMPLETION_UNSUPPORTED)
     if fields.boolean(body, "echo"):
         raise unsupported("echo", "Echoing the prompt is not supported.")
@@ -105,7 +107,8 @@ def read_completion(body: Any, *, served_model_name: str, defaults: Sampling) ->
     stream, include_usage = _stream(body)
     return Request(
         is_chat=False,
-        model=served_model_name,
+        model=body["model"],
+        priority=_priority(body),
         prompts=prompts,
         sampling=_sampling(body, defaults, logprobs=logprobs, is_chat=False),
         choices=choices,
@@ -114,16 +117,14 @@ def read_completion(body: Any, *, served_model_name: str, defaults: Sampling) ->
     )
 
 
-def _object(body: Any, served_model_name: str) -> dict[str, Any]:
+def _object(body: Any, models: Collection[str]) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise ApiError(400, "The body must be a JSON object.", code="invalid_type")
     model = fields.text(body, "model")
     if model is None:
         raise invalid("model", "'model' is required.", code="missing_required_parameter")
-    if model != served_model_name:
-        raise ApiError(
-            404, f"The model {model!r} does not exist here.", param="model", code="model_not_found"
-        )
+    if model not in models:
+        raise no_such_model(model)
     return body
 
 
@@ -131,6 +132,10 @@ def _refuse(body: Mapping[str, Any], names: Sequence[str]) -> None:
     for name in names:
         if body.get(name) not in (None, [], {}, ""):
             raise unsupported(name, f"'{name}' is not supported by this model's engine.")
+
+
+def _priority(body: Mapping[str, Any]) -> int:
+    return fields.integer(body, "priority", low=-(1 << 31), high=(1 << 31) - 1) or 0
 
 
 def _stream(body: Mapping[str, Any]) -> tuple[bool, bool]:

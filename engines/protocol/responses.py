@@ -141,12 +141,16 @@ def _chat_token(token: TokenLogprob) -> dict[str, Any]:
     return {"token": token.text, "logprob": token.logprob, "bytes": list(token.raw)}
 
 
-def model_body(name: str, *, created: int, max_context_tokens: int) -> dict[str, Any]:
-    """One entry of GET /v1/models."""
+def model_body(
+    name: str, *, created: int, max_context_tokens: int, parent: str | None = None
+) -> dict[str, Any]:
+    """One entry of GET /v1/models. `parent` is the base that an adapter belongs to."""
     return {
         "id": name,
         "object": "model",
         "created": created,
         "owned_by": "ai-factory",
+        "root": name,
+        "parent": parent,
         "max_model_len": max_context_tokens,
     }

@@ -13,7 +13,8 @@ from django.conf import settings
 from chips.selectors import Device
 from common.errors import InvalidInput
 from deployments import selectors
-from deployments.models import Deployment, Replica
+from deployments.models import Replica
+from deployments.variants import Served
 from engines.host import DTYPES, ServeSpec
 from models_registry.models import Revision
 from planner import memory
@@ -89,33 +90,33 @@ def _check_environment(value: object) -> None:
         )
 
 
-def accelerator_request(deployment: Deployment) -> AcceleratorRequest:
+def accelerator_request(wanted: Served) -> AcceleratorRequest:
     """What one replica needs to hold.
 
     Accelerators on which the revision was trained come last: a run that wants them again, and the
     serving of its result, do not stand in each other's way.
     """
-    whole = deployment.accelerators_per_replica
+    whole = wanted.accelerators_per_replica
     return AcceleratorRequest(
         accelerators=whole,
-        slots=0 if whole else deployment.slots_per_replica,
-        memory_bytes=None if deployment.engine == "fake" else _memory_bytes(deployment),
-        pool_name=deployment.pool_name or None,
-        engine=deployment.engine,
-        avoid_accelerators=selectors.list_training_accelerators(deployment.revision),
+        slots=0 if whole else wanted.slots_per_replica,
+        memory_bytes=None if wanted.engine == "fake" else _memory_bytes(wanted),
+        pool_name=wanted.pool_name or None,
+        engine=wanted.engine,
+        avoid_accelerators=selectors.list_training_accelerators(wanted.revision),
     )
 
 
-def _memory_bytes(deployment: Deployment) -> int:
+def _memory_bytes(wanted: Served) -> int:
     """The least that one replica does with: weights, and the cache of one full context. What the
     accelerators have beyond it, the engine fills with more sequences."""
-    revision = deployment.revision
+    revision = wanted.revision
     shape = ModelShape.from_facts(
         parameter_count=revision.parameter_count, dtype=revision.dtype, facts=revision.facts
     )
     if shape is None:
         return round(revision.size_bytes * UNKNOWN_SHAPE_FACTOR) + memory.PROCESS_BYTES
-    context = _context_tokens(revision, ServeSettings.read(deployment.settings))
+    context = _context_tokens(revision, ServeSettings.read(wanted.settings))
     return memory.serving(shape, context_tokens=context, concurrency=1).total_bytes
 
 
@@ -129,16 +130,16 @@ def serve_spec(replica: Replica, devices: Sequence[Device], model_path: Path) ->
 
     Raises engines.host.SpecError for values that no engine can follow.
     """
-    deployment = replica.deployment
-    wanted = ServeSettings.read(deployment.settings)
+    variant = replica.variant
+    wanted = ServeSettings.read(variant.settings)
     cores = sorted({core for device in devices for core in device.cores})
     known = [device.memory_bytes for device in devices if device.memory_bytes is not None]
     kind = (devices[0].torch_device if devices else "") or "cpu"
     return ServeSpec(
         name=str(replica.pk),
-        engine=deployment.engine,
+        engine=variant.engine,
         model_path=str(model_path),
-        served_model_name=deployment.name,
+        served_model_name=replica.deployment.name,
         host=replica.address,
         port=replica.port or 0,
         token=replica_token(replica.pk),

@@ -21,6 +21,7 @@ from chips.models import (
     Node,
     Pool,
 )
+from deployments import variants
 from deployments.models import Deployment, Replica, ReplicaEvent, Route, RouteTarget
 from models_registry.models import Alias, EvaluationResult, RegisteredModel, Revision
 from models_registry.tests.make import make_revision
@@ -224,8 +225,10 @@ def make_deployment(
         pool_name="local",
         created_at=now - timedelta(hours=2),
     )
+    variant = variants.ensure_served(deployment, now=now)
     replica = Replica.objects.create(
         deployment=deployment,
+        variant=variant,
         revision=revision,
         generation=1,
         status="ready",
@@ -237,7 +240,9 @@ def make_deployment(
     )
     replica.allocation = _allocate(organization, replica, node, now=now)
     replica.save()
-    Replica.objects.create(deployment=deployment, revision=revision, generation=1, created_at=now)
+    Replica.objects.create(
+        deployment=deployment, variant=variant, revision=revision, generation=1, created_at=now
+    )
     ReplicaEvent.objects.create(replica=replica, at=now, kind="ready", message="Answered.")
     route = Route.objects.create(organization=organization, name="support", created_at=now)
     RouteTarget.objects.create(route=route, deployment=deployment)

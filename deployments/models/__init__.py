@@ -1,5 +1,6 @@
 from deployments.models.deployment import Deployment
 from deployments.models.replica import Replica, ReplicaEvent
 from deployments.models.route import Route, RouteTarget
+from deployments.models.variant import Variant
 
-__all__ = ["Deployment", "Replica", "ReplicaEvent", "Route", "RouteTarget"]
+__all__ = ["Deployment", "Replica", "ReplicaEvent", "Route", "RouteTarget", "Variant"]

@@ -6,6 +6,7 @@ from common.models import Identified
 from common.statuses import HasStatus
 from deployments.choices import PLACED, REPLICA_TRANSITIONS, TERMINAL, ReplicaStatus
 from deployments.models.deployment import Deployment
+from deployments.models.variant import Variant
 from models_registry.models import Revision
 
 
@@ -15,7 +16,10 @@ class Replica(Identified, HasStatus, Leased):
     TRANSITIONS = REPLICA_TRANSITIONS
 
     deployment = models.ForeignKey(Deployment, on_delete=models.PROTECT, related_name="replicas")
-    revision = models.ForeignKey(Revision, on_delete=models.PROTECT, related_name="+")
+    variant = models.ForeignKey(Variant, on_delete=models.PROTECT, related_name="replicas")
+    revision = models.ForeignKey(  # its variant's, kept here because so many ask for it
+        Revision, on_delete=models.PROTECT, related_name="+"
+    )
     generation = models.PositiveIntegerField()
     wanted = models.BooleanField(default=True)
     status = models.CharField(max_length=16, choices=ReplicaStatus, default=ReplicaStatus.PENDING)

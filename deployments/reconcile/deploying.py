@@ -10,8 +10,9 @@ from django.db.models.functions import Coalesce
 
 from chips.choices import NodeStatus
 from common import jobs
+from deployments import variants
 from deployments.choices import PLACED, DeploymentStatus, ReplicaStatus
-from deployments.models import Deployment, Replica, ReplicaEvent
+from deployments.models import Deployment, Replica, ReplicaEvent, Variant
 from deployments.reconcile.moves import LIVE, MAX_FAILURES, move, step_soon
 
 S = ReplicaStatus
@@ -60,14 +61,15 @@ def reconcile_deployment(deployment_id: UUID, *, now: datetime) -> bool:
         if replica.status in PLACED and _is_lost(replica):
             where = f"Node {replica.node.name}" if replica.node else "Its node"
             move(replica, S.FAILED, now=now, reason="node_lost", message=f"{where} is lost.")
-    kept = _choose(deployment, live)
+    variant = variants.ensure_served(deployment, now=now)
+    kept = _choose(deployment, variant, live)
     for replica in live:
         if replica.wanted and replica.status in LIVE and replica not in kept:
             _unwant(replica, now=now)
     live = [replica for replica in live if replica.status in LIVE]
     if not _is_failed(deployment) and _may_start(deployment, now=now):
         for _ in range(deployment.desired_replicas - len(kept)):
-            live.append(_create(deployment, now=now))
+            live.append(_create(deployment, variant, now=now))
     _say(deployment, live, now=now)
     return True
 
@@ -76,14 +78,14 @@ def _is_lost(replica: Replica) -> bool:
     return replica.node is None or replica.node.status == NodeStatus.LOST
 
 
-def _choose(deployment: Deployment, live: Sequence[Replica]) -> list[Replica]:
-    """The replicas that stay wanted: of the right revision, the most useful ones, the oldest."""
+def _choose(deployment: Deployment, variant: Variant, live: Sequence[Replica]) -> list[Replica]:
+    """The replicas that stay wanted: of the right variant, the most useful ones, the oldest."""
     fitting = [
         replica
         for replica in live
         if replica.wanted
         and replica.status in WORTH
-        and replica.revision_id == deployment.revision_id
+        and replica.variant_id == variant.pk
         and (replica.status == S.READY or not _is_failed(deployment))
     ]
     fitting.sort(key=lambda replica: (WORTH[S(replica.status)], replica.created_at))
@@ -107,10 +109,11 @@ def _unwant(replica: Replica, *, now: datetime) -> None:
         step_soon(replica, replica.node)
 
 
-def _create(deployment: Deployment, *, now: datetime) -> Replica:
+def _create(deployment: Deployment, variant: Variant, *, now: datetime) -> Replica:
     replica = Replica.objects.create(
         deployment=deployment,
-        revision_id=deployment.revision_id,
+        variant=variant,
+        revision_id=variant.revision_id,
         generation=deployment.generation,
         status_changed_at=now,
         created_at=now,

@@ -39,7 +39,7 @@ def place_replica(replica_id: UUID, *, now: datetime) -> bool:
             holder_id=replica.pk,
             holder_name=str(replica),
             subject_name=deployment.name,
-            request=planning.accelerator_request(deployment),
+            request=planning.accelerator_request(replica.variant),
             now=now,
         )
     except DomainError as refusal:

@@ -98,7 +98,7 @@ def _step(replica: Replica, *, host: EngineHost, now: datetime) -> bool:
     name, failure = str(replica.pk), None
     seen = host.observe(name)  # slow: no transaction is open here
     log_tail = host.log_tail(name)
-    limit = planning.ServeSettings.read(replica.deployment.settings).startup_limit_seconds
+    limit = planning.ServeSettings.read(replica.variant.settings).startup_limit_seconds
     is_overdue = now - (replica.placed_at or now) > timedelta(seconds=limit)
     if replica.status == S.STARTING and replica.wanted and seen is Seen.ABSENT and not is_overdue:
         failure = _launch(replica, host=host, now=now)
@@ -186,7 +186,7 @@ def _is_unrouted(replica: Replica, now: datetime) -> bool:
 
 
 def _drain_seconds(replica: Replica) -> float:
-    return planning.ServeSettings.read(replica.deployment.settings).drain_seconds
+    return planning.ServeSettings.read(replica.variant.settings).drain_seconds
 
 
 def _explain(status: S, reason: str, log_tail: str) -> str:

@@ -8,7 +8,7 @@ from accounts.models import Organization
 from accounts.tests.make import NOW, make_organization
 from chips.choices import Purpose
 from chips.models import Accelerator, AcceleratorType, AllocatedSlot, Allocation, Node, Pool
-from deployments import services
+from deployments import services, variants
 from deployments.choices import ReplicaStatus
 from deployments.models import Deployment, Replica
 from models_registry.models import Revision
@@ -63,9 +63,11 @@ def make_replica(
     deployment: Deployment, *, status: str = ReplicaStatus.STARTING, node: Node | None = None
 ) -> Replica:
     """A replica of the deployment; one that is past pending holds an accelerator of the node."""
+    variant = variants.ensure_served(deployment, now=NOW)
     replica = Replica.objects.create(
         deployment=deployment,
-        revision=deployment.revision,
+        variant=variant,
+        revision=variant.revision,
         generation=deployment.generation,
         status=status,
         status_changed_at=NOW,

@@ -16,6 +16,7 @@ from gateway.app import Gateway  # noqa: E402
 from gateway.directory import Directory, Key, Replica, Route, Target  # noqa: E402
 from gateway.limits import Limits, LimitSettings  # noqa: E402
 from gateway.metering import Meter  # noqa: E402
+from gateway.signals import Signals  # noqa: E402
 
 SECRET = os.environ["BENCH_SECRET"]
 ORGANIZATION = str(new_id())
@@ -62,6 +63,7 @@ KEY_ID = str(new_id())
 gateway = Gateway(
     directory=Directory(OneOfEach(), redis_url=settings.REDIS_URL),
     meter=Meter(settings.REDIS_URL),
+    signals=Signals(settings.REDIS_URL),
     limits=Limits(LimitSettings(requests_per_minute=10_000_000, concurrency=10_000)),
 )
 

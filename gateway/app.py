@@ -17,6 +17,7 @@ from gateway.metering import Meter
 from gateway.protocol import CONTENT, read_call
 from gateway.proxy import Inbound, Services, Transfer
 from gateway.routing import Router
+from gateway.signals import Signals
 from gateway.upstream import Pool
 
 logger = logging.getLogger(__name__)
@@ -39,13 +40,16 @@ class Gateway:
         *,
         directory: Directory,
         meter: Meter,
+        signals: Signals,
         limits: Limits | None = None,
         pool: Pool | None = None,
         max_body_bytes: int = MAX_BODY_BYTES,
     ) -> None:
         self._directory = directory
         self._limits = limits or Limits()
-        self._services = Services(router=Router(), pool=pool or Pool(), meter=meter)
+        self._services = Services(
+            router=Router(), pool=pool or Pool(), meter=meter, signals=signals
+        )
         self._max_body_bytes = max_body_bytes
         self._tasks: list[asyncio.Task[None]] = []
         self._started: asyncio.Task[None] | None = None
@@ -110,6 +114,7 @@ class Gateway:
             self._directory.listen(),
             self._services.pool.run(),
             self._services.meter.run(),
+            self._services.signals.run(),
         )
         self._tasks = [asyncio.ensure_future(loop) for loop in loops]
 

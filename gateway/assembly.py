@@ -6,6 +6,7 @@ from gateway.app import Gateway
 from gateway.directory import Directory
 from gateway.limits import Limits, LimitSettings
 from gateway.metering import Meter
+from gateway.signals import Signals
 from gateway.source import DatabaseSource
 
 
@@ -14,6 +15,7 @@ def build() -> Gateway:
     return Gateway(
         directory=Directory(DatabaseSource(), redis_url=settings.REDIS_URL),
         meter=Meter(settings.REDIS_URL),
+        signals=Signals(settings.REDIS_URL),
         limits=Limits(
             LimitSettings(
                 requests_per_minute=settings.GATEWAY_REQUESTS_PER_MINUTE,

@@ -15,6 +15,7 @@ from gateway.directory import Key, Route
 from gateway.metering import Meter
 from gateway.protocol import Call
 from gateway.routing import Choice, Router
+from gateway.signals import Flight, Signals
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +34,7 @@ class Services:
     router: Router
     pool: upstream.Pool
     meter: Meter
+    signals: Signals
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +113,7 @@ class Transfer:
         address = (replica.host, replica.port)
         self._exchange = exchange = self._services.pool.exchange(address)
         router.opened(replica.id)
+        flight = self._services.signals.open(replica.id, is_streamed=self._inbound.call.stream)
         try:
             request = upstream.build_request(
                 path=f"/v1/{self._inbound.call.endpoint}",
@@ -123,27 +126,34 @@ class Transfer:
                 await exchange.start(request)
                 first = await exchange.read()
             except upstream.Aborted:
-                self._record(choice, WholeAnswer(), status=499, is_interrupted=True)
+                self._record(choice, WholeAnswer(), flight, status=499, is_interrupted=True)
                 return
             except upstream.UpstreamError as error:
                 router.failed(replica.id)
+                flight.fail(error)
                 raise _what_to_say(error) from error
-            await self._judge(choice, exchange, first)
+            await self._judge(choice, exchange, first, flight)
         finally:
             exchange.finish()
             router.closed(replica.id)
+            self._services.signals.close(flight)
 
-    async def _judge(self, choice: Choice, exchange: upstream.Exchange, first: bytes) -> None:
+    async def _judge(
+        self, choice: Choice, exchange: upstream.Exchange, first: bytes, flight: Flight
+    ) -> None:
         status = exchange.status
+        flight.has_failed = status >= 500 or status in OUR_FAULT
         if status in TO_RETRY:
             raise _Retry(await _engine_error(exchange, first))
         if status in OUR_FAULT:
             logger.error("replica %s answered %s: %r", choice.replica.id, status, first[:200])
             raise errors.bad_answer("The engine does not take requests from the gateway.")
         self._services.router.answered(choice.replica.id)
-        await self._relay(choice, exchange, first)
+        await self._relay(choice, exchange, first, flight)
 
-    async def _relay(self, choice: Choice, exchange: upstream.Exchange, first: bytes) -> None:
+    async def _relay(
+        self, choice: Choice, exchange: upstream.Exchange, first: bytes, flight: Flight
+    ) -> None:
         call, status = self._inbound.call, exchange.status
         headers: Headers = [pair for pair in exchange.headers if pair[0] in PASSED]
         headers.append((b"x-request-id", self._inbound.request_id.encode()))
@@ -153,7 +163,8 @@ class Transfer:
         answer: StreamedAnswer | WholeAnswer = WholeAnswer()
         if is_stream:
             answer = StreamedAnswer(strips_usage=not call.wants_usage)
-        self._first_byte = time.monotonic()
+            flight.answer = answer
+        self._first_byte = flight.first_byte = time.monotonic()
         is_whole = False
         try:
             await self._send({"type": "http.response.start", "status": status, "headers": headers})
@@ -169,10 +180,11 @@ class Transfer:
             return
         except upstream.UpstreamError as error:
             logger.warning("request %s broke off: %s", self._inbound.usage_id, error)
+            flight.fail(error)
             await self._break_off(answer, is_stream=is_stream)
             return
         finally:
-            self._record(choice, answer, status=status, is_interrupted=not is_whole)
+            self._record(choice, answer, flight, status=status, is_interrupted=not is_whole)
         await self._send({"type": "http.response.body", "body": answer.rest()})
 
     async def _break_off(self, answer: StreamedAnswer | WholeAnswer, *, is_stream: bool) -> None:
@@ -187,6 +199,7 @@ class Transfer:
         self,
         choice: Choice,
         answer: StreamedAnswer | WholeAnswer,
+        flight: Flight,
         *,
         status: int,
         is_interrupted: bool,
@@ -206,6 +219,7 @@ class Transfer:
             input_tokens = meter.estimate_input_tokens(
                 inbound.call.model, body_bytes=len(inbound.call.body)
             )
+        flight.input_tokens, flight.output_tokens = input_tokens, output_tokens
         now = time.monotonic()
         first = self._first_byte
         meter.record(

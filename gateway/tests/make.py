@@ -19,6 +19,7 @@ from gateway.app import Gateway
 from gateway.directory import Directory, Replica, Route, Target
 from gateway.limits import Limits, LimitSettings
 from gateway.metering import Meter
+from gateway.signals import Signals
 from gateway.source import DatabaseSource
 from gateway.upstream import Pool, Timeouts
 from usage import stream
@@ -89,6 +90,7 @@ class RunningGateway:
         self.gateway = Gateway(
             directory=self.directory,
             meter=self.meter,
+            signals=Signals(settings.REDIS_URL),
             limits=Limits(limits),
             pool=Pool(timeouts),
         )

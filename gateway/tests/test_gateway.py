@@ -14,6 +14,7 @@ from accounts import services
 from accounts.choices import Scope
 from accounts.models import ApiKey
 from accounts.tests.make import make_key, make_organization
+from deployments import signals
 from engines.tests.make import RunningEngine, make_spec
 from gateway.limits import LimitSettings
 from gateway.tests.make import (
@@ -448,3 +449,28 @@ def test_the_statement_says_at_once_what_the_client_counted(engine, start_gatewa
         found = statements.statement(organization=retail, start=start, end=end, now=now)
         assert {line.what.item: int(line.quantity) for line in found.lines} == counted
         assert [use.key_name for use in found.keys] == ["test"]
+
+
+def test_signals_tell_of_answers_and_of_engines_that_are_away(engine, start_gateway, secret):
+    answering, away = make_replica(engine), make_replica()
+    client = start_gateway(make_target(answering, away)).client(secret)
+    for _ in range(8):  # some of them first meet the replica that is away
+        list(client.chat.completions.create(model="tiny", messages=HELLO, stream=True))
+    deadline = time.monotonic() + 10
+    while True:
+        window = signals.read_window(seconds=60, replica_ids=[answering.id])
+        if window is not None and window.of([answering.id]).requests == 8:
+            break
+        assert time.monotonic() < deadline, window
+        time.sleep(0.05)
+    total = window.of([answering.id])
+    assert (total.errors, total.output_tokens) == (0, 8 * 16)
+    assert total.input_tokens > 0
+    assert 0 < (total.first_token_seconds(0.5) or 0) < 5
+    everything = signals.read_window(seconds=60)
+    assert everything is not None
+    failed = everything.of([away.id])
+    assert failed.errors == failed.requests >= 1
+    now = signals.read_now()
+    assert now is not None
+    assert now.in_flight_on([answering.id, away.id]) == 0

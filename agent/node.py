@@ -20,6 +20,7 @@ from chips.models import Node
 from common import leases
 from deployments import planning
 from deployments import reconcile as deployments
+from engines.host import Seen
 from training import reconcile as training
 from training.choices import HOLDING
 from training.models import TrainingRun
@@ -112,9 +113,14 @@ class NodeAgent:
         )
 
     def step_all(self) -> None:
-        """Have every replica and run of this node stepped that is not being stepped right now."""
-        for pk in list(deployments.list_placed(self.node.pk).values_list("pk", flat=True)):
-            self.look_at_replica(pk)
+        """Have every replica and run of this node stepped that is not being stepped right now.
+
+        A replica at rest costs a look at its engine and no query of its own.
+        """
+        placed = deployments.list_placed(self.node.pk).values_list("pk", "status", "wanted")
+        for pk, status, wanted in list(placed):
+            at_rest = deployments.is_at_rest(status=status, wanted=wanted)
+            self._submit(pk, self._check_replica if at_rest else self._step_replica)
         runs = TrainingRun.objects.filter(node=self.node.pk, status__in=HOLDING)
         for pk in list(runs.values_list("pk", flat=True)):
             self.look_at_run(pk)
@@ -172,6 +178,11 @@ class NodeAgent:
 
     def _step_replica(self, pk: UUID) -> bool:
         return deployments.step_replica(pk, host=self.engines, now=timezone.now())
+
+    def _check_replica(self, pk: UUID) -> bool:
+        if self.engines.observe(str(pk)) is Seen.HEALTHY:
+            return False
+        return self._step_replica(pk)
 
     def _step_run(self, pk: UUID) -> bool:
         return training.step_run(pk, host=self.trainers, now=timezone.now())

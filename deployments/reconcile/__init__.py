@@ -5,6 +5,7 @@ from deployments.reconcile.placing import list_waiting, place_replica, release_l
 from deployments.reconcile.stepping import (
     break_leases,
     end_with_agent,
+    is_at_rest,
     list_placed,
     next_status,
     step_replica,
@@ -13,6 +14,7 @@ from deployments.reconcile.stepping import (
 __all__ = [
     "break_leases",
     "end_with_agent",
+    "is_at_rest",
     "list_placed",
     "list_unsettled",
     "list_waiting",

@@ -35,6 +35,11 @@ def list_placed(node_id: UUID) -> QuerySet[Replica]:
     return Replica.objects.filter(node=node_id, status__in=PLACED)
 
 
+def is_at_rest(*, status: str, wanted: bool) -> bool:
+    """Whether such a replica needs no step as long as its engine is seen healthy."""
+    return wanted and status == S.READY
+
+
 def end_with_agent(node_id: UUID, *, now: datetime) -> int:
     """The node's agent has ended its engines and ends itself: its replicas have failed, through no
     fault of theirs. Returns how many."""
@@ -81,8 +86,8 @@ def next_status(
 def step_replica(replica_id: UUID, *, host: EngineHost, now: datetime) -> bool:
     """One step of a placed replica; true if it moved, so that another may follow at once."""
     rows = Replica.objects.filter(status__in=PLACED)
-    content = rows.filter(pk=replica_id, status=S.READY, wanted=True)
-    if content.exists() and host.observe(str(replica_id)) is Seen.HEALTHY:
+    at_rest = rows.filter(pk=replica_id, status=S.READY, wanted=True)
+    if at_rest.exists() and host.observe(str(replica_id)) is Seen.HEALTHY:
         return False
     replica = leases.take(rows, replica_id, now=now, seconds=LEASE_SECONDS)
     if replica is None:  # ended, or someone else is at work on it

@@ -1,28 +1,21 @@
-"""What people may want of deployments. The reconciler makes it so."""
+"""Making, scaling and deleting deployments."""
 
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
 
 from accounts import audit
 from accounts.models import Organization
-from chips.models import Pool
 from common import jobs
-from common.errors import DomainError, InvalidInput, NotFound
+from common.errors import DomainError, NotFound
 from deployments import notify
 from deployments.choices import DeploymentStatus
 from deployments.models import Deployment, Route, RouteTarget
-from deployments.planning import ServeSettings
-from engines.launchers import LAUNCHERS
-from models_registry.choices import RevisionKind
+from deployments.services import checks
+from deployments.variants import Content
 from models_registry.models import Revision
-from models_registry.models.registered_model import NAME
-
-MAX_REPLICAS = 64
-SERVED_WHOLE = {RevisionKind.BASE, RevisionKind.FULL}
 
 
 class NameTaken(DomainError):
@@ -31,12 +24,6 @@ class NameTaken(DomainError):
 
 class DeploymentIsDeleting(DomainError):
     code = "deployment_is_deleting"
-
-
-class NotServable(DomainError):
-    """The engine cannot serve this kind of revision."""
-
-    code = "not_servable"
 
 
 def create_deployment(
@@ -57,12 +44,18 @@ def create_deployment(
 
     Raises NotFound (revision), InvalidInput by field, NotServable, NameTaken.
     """
-    revision = Revision.objects.of(organization).filter(pk=revision_id).first()
-    if revision is None:
-        raise NotFound("No such revision.", field="revision_id")
-    _check(name, engine, replicas, slots_per_replica, accelerators_per_replica, pool_name)
-    _check_servable(revision, engine)
-    ServeSettings.read(settings or {})
+    checks.check_name(name)
+    checks.check_replicas(replicas)
+    content = Content(
+        revision_id=revision_id,
+        engine=engine,
+        slots_per_replica=slots_per_replica,
+        accelerators_per_replica=accelerators_per_replica,
+        pool_name=pool_name,
+        settings=settings or {},
+    )
+    revision = get_revision(organization, revision_id)
+    checks.check_content(content, revision)
     try:
         with transaction.atomic():
             deployment = Deployment.objects.create(
@@ -100,48 +93,12 @@ def create_deployment(
     return deployment
 
 
-def _check(
-    name: str,
-    engine: str,
-    replicas: int,
-    slots_per_replica: int,
-    accelerators_per_replica: int,
-    pool_name: str,
-) -> None:
-    try:
-        NAME(name)
-    except ValidationError as error:
-        raise InvalidInput(" ".join(error.messages), field="name") from error
-    if engine not in LAUNCHERS:
-        raise InvalidInput(
-            f"There is no engine {engine}.",
-            field="engine",
-            remedy=f"Use one of {', '.join(sorted(LAUNCHERS))}.",
-        )
-    _check_range("replicas", replicas, 0, MAX_REPLICAS)
-    _check_range("accelerators_per_replica", accelerators_per_replica, 0, 1024)
-    _check_range("slots_per_replica", slots_per_replica, 1, 1024)
-    if pool_name and not Pool.objects.filter(name=pool_name).exists():
-        raise InvalidInput(
-            f"There is no pool {pool_name}.",
-            field="pool_name",
-            remedy="Leave it out to use any pool that fits.",
-        )
-
-
-def _check_range(field: str, value: int, low: int, high: int) -> None:
-    if not low <= value <= high:
-        raise InvalidInput(f"{value} is out of range.", field=field, remedy=f"Use {low} to {high}.")
-
-
-def _check_servable(revision: Revision, engine: str) -> None:
-    if revision.kind in SERVED_WHOLE or engine == "fake":
-        return
-    raise NotServable(
-        f"{revision} is of kind {revision.kind}: the engine {engine} serves whole weights only.",
-        field="revision_id",
-        remedy="Deploy a base revision or a full fine-tune.",
-    )
+def get_revision(organization: Organization, revision_id: UUID) -> Revision:
+    """Raises NotFound."""
+    revision = Revision.objects.of(organization).filter(pk=revision_id).first()
+    if revision is None:
+        raise NotFound("No such revision.", field="revision_id")
+    return revision
 
 
 @transaction.atomic
@@ -158,8 +115,8 @@ def scale_deployment(
     On a deployment that gave up after failures, even the same number starts it anew. Raises
     NotFound, InvalidInput, DeploymentIsDeleting.
     """
-    _check_range("replicas", replicas, 0, MAX_REPLICAS)
-    deployment = _take(organization, deployment_id)
+    checks.check_replicas(replicas)
+    deployment = take(organization, deployment_id)
     if deployment.delete_requested_at is not None:
         raise DeploymentIsDeleting(f"{deployment} is being deleted.")
     before = deployment.desired_replicas
@@ -195,7 +152,7 @@ def delete_deployment(
 
     Deleting twice changes nothing. Raises NotFound.
     """
-    deployment = _take(organization, deployment_id)
+    deployment = take(organization, deployment_id)
     if deployment.delete_requested_at is not None:
         return deployment
     deployment.delete_requested_at = now
@@ -217,7 +174,8 @@ def delete_deployment(
     return deployment
 
 
-def _take(organization: Organization, deployment_id: UUID) -> Deployment:
+def take(organization: Organization, deployment_id: UUID) -> Deployment:
+    """The deployment, locked until the transaction ends. Raises NotFound."""
     rows = Deployment.objects.of(organization).select_for_update(no_key=True, of=("self",))
     deployment = rows.filter(pk=deployment_id).exclude(status=DeploymentStatus.DELETED).first()
     if deployment is None:

@@ -1,0 +1,70 @@
+"""Whether what somebody wants of a deployment can be wanted at all."""
+
+from django.core.exceptions import ValidationError
+
+from chips.models import Pool
+from common.errors import DomainError, InvalidInput
+from deployments.planning import ServeSettings
+from deployments.variants import Content
+from engines.launchers import LAUNCHERS
+from models_registry.choices import RevisionKind
+from models_registry.models import Revision
+from models_registry.models.registered_model import NAME
+
+MAX_REPLICAS = 64
+SERVED_WHOLE = {RevisionKind.BASE, RevisionKind.FULL}
+
+
+class NotServable(DomainError):
+    """The engine cannot serve this kind of revision."""
+
+    code = "not_servable"
+
+
+def check_name(name: str) -> None:
+    """Raises InvalidInput."""
+    try:
+        NAME(name)
+    except ValidationError as error:
+        raise InvalidInput(" ".join(error.messages), field="name") from error
+
+
+def check_replicas(replicas: int) -> None:
+    """Raises InvalidInput."""
+    _check_range("replicas", replicas, 0, MAX_REPLICAS)
+
+
+def check_content(content: Content, revision: Revision) -> None:
+    """What a replica is to run; `revision` is the content's. Raises InvalidInput by field,
+    NotServable."""
+    if content.engine not in LAUNCHERS:
+        raise InvalidInput(
+            f"There is no engine {content.engine}.",
+            field="engine",
+            remedy=f"Use one of {', '.join(sorted(LAUNCHERS))}.",
+        )
+    _check_range("accelerators_per_replica", content.accelerators_per_replica, 0, 1024)
+    _check_range("slots_per_replica", content.slots_per_replica, 1, 1024)
+    if content.pool_name and not Pool.objects.filter(name=content.pool_name).exists():
+        raise InvalidInput(
+            f"There is no pool {content.pool_name}.",
+            field="pool_name",
+            remedy="Leave it out to use any pool that fits.",
+        )
+    _check_servable(revision, content.engine)
+    ServeSettings.read(dict(content.settings))
+
+
+def _check_range(field: str, value: int, low: int, high: int) -> None:
+    if not low <= value <= high:
+        raise InvalidInput(f"{value} is out of range.", field=field, remedy=f"Use {low} to {high}.")
+
+
+def _check_servable(revision: Revision, engine: str) -> None:
+    if revision.kind in SERVED_WHOLE or engine == "fake":
+        return
+    raise NotServable(
+        f"{revision} is of kind {revision.kind}: the engine {engine} serves whole weights only.",
+        field="revision_id",
+        remedy="Deploy a base revision or a full fine-tune.",
+    )

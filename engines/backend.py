@@ -4,8 +4,9 @@ import asyncio
 import enum
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
+from engines.adapters import Adapters
 from engines.protocol.errors import ApiError
 from engines.protocol.requests import Request, Sampling
 from engines.protocol.responses import TokenLogprob
@@ -35,11 +36,19 @@ class Delta:
 class Generation:
     """One request being answered: fed by the backend, read by the server, both on the event loop."""
 
-    def __init__(self, *, prompt_tokens: int, choices: int, cancel: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        *,
+        prompt_tokens: int,
+        choices: int,
+        cancel: Callable[[], None],
+        close: Callable[[], None] | None = None,
+    ) -> None:
         self.prompt_tokens = prompt_tokens
         self.choices = choices
         self._open = choices
         self._cancel = cancel
+        self._close = close  # once nobody reads it any more, however it ended; safe to call twice
         self._deltas: list[Delta] = []
         self._error: Exception | None = None
         self._news = asyncio.Event()
@@ -57,11 +66,13 @@ class Generation:
             self._cancel()  # of several choices, those that still run
 
     def cancel(self) -> None:
-        """Frees what the answer holds. Does nothing after the end, or twice."""
+        """Frees what the answer holds: call it at the end, too. Twice is fine."""
         if self._open and not isinstance(self._error, HungUp):
             self._error = HungUp()
             self._news.set()
             self._cancel()
+        if self._close is not None:
+            self._close()
 
     async def batches(self) -> AsyncIterator[list[Delta]]:
         """All that came since the last look, until every choice has finished.
@@ -97,6 +108,11 @@ class Backend(Protocol):
     def models(self) -> Mapping[str, str | None]:
         """Names that requests may ask for now: the base's own, which leads to None, and those of
         loaded adapters, each leading to the base's."""
+        ...
+
+    @property
+    def adapters(self) -> Adapters[Any]:
+        """LoRA adapters: what the admin routes load, unload and list."""
         ...
 
     @property

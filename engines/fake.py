@@ -16,12 +16,14 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 from engines import process
+from engines.adapters import Adapters
 from engines.backend import Delta, Generation, Status
 from engines.host import ServeSpec
-from engines.protocol.errors import context_length_exceeded, unavailable
+from engines.protocol.errors import ApiError, context_length_exceeded, unavailable
 from engines.protocol.requests import Request, Sampling
 from engines.protocol.responses import TokenLogprob
 
@@ -61,12 +63,22 @@ class FakeBackend:
         self._settings = Settings.read(spec.environment)
         self._slots = asyncio.Semaphore(spec.max_concurrency)
         self._tasks: set[asyncio.Task[None]] = set()
-        self.models: dict[str, str | None] = {spec.served_model_name: None}
+        self.adapters: Adapters[str] = Adapters(
+            base=spec.served_model_name,
+            folders=spec.adapter_folders,
+            most=spec.max_adapters,
+            most_waiting=spec.max_waiting,
+            read=_read_adapter,
+        )
         self.sampling_defaults = Sampling()
         self.max_context_tokens = spec.max_context_tokens
         self.status = Status.LOADING
         self.running = 0
         self.waiting = 0
+
+    @property
+    def models(self) -> dict[str, str | None]:
+        return self.adapters.models
 
     @property
     def cache_used(self) -> float:
@@ -91,6 +103,9 @@ class FakeBackend:
                 limit=self.max_context_tokens,
                 wanted=f"the prompt has {longest}",
             )
+        use = None
+        if request.model != self._spec.served_model_name:
+            use = await self.adapters.use(request.model)
         tasks: list[asyncio.Task[None]] = []
 
         def cancel() -> None:
@@ -101,6 +116,7 @@ class FakeBackend:
             prompt_tokens=sum(len(_tokens(prompt)) for prompt in prompts),
             choices=len(prompts) * request.choices,
             cancel=cancel,
+            close=use.close if use is not None else None,
         )
         for index in range(generation.choices):
             prompt = prompts[index // request.choices]
@@ -119,7 +135,7 @@ class FakeBackend:
         wanted = self._settings.text
         if wanted is None:
             sampling = request.sampling
-            seed = f"{prompt}|{index % request.choices}|{sampling.seed}|{sampling.temperature}"
+            seed = f"{request.model}|{prompt}|{index % request.choices}|{sampling.seed}|{sampling.temperature}"
             wanted = " ".join(_words(seed, self._settings.tokens))
         limit = min(request.sampling.max_tokens or room, room)
         words = _tokens(wanted)
@@ -147,6 +163,15 @@ class FakeBackend:
         finally:
             self.running -= 1
             self._slots.release()
+
+
+def _read_adapter(folder: Path) -> str:
+    """Whatever has a configuration passes for an adapter."""
+    config = folder / "adapter_config.json"
+    if not config.is_file():
+        message = "There is no adapter here: its folder has no adapter_config.json."
+        raise ApiError(404, message, param="lora_path", code="adapter_not_found")
+    return config.read_text()
 
 
 def _prompts(request: Request) -> list[str]:

@@ -65,11 +65,14 @@ class ServeSpec:
     memory_bytes: int | None = None  # for weights and KV cache together; None: not bounded
     tool_parser: str = "auto"  # reads tool calls from answers; auto: by model; none: off
     reasoning_parser: str = "auto"  # tells thoughts from answers; likewise
+    adapter_folders: Sequence[str] = ()  # LoRA adapters are loaded from inside these; none: never
+    max_adapters: int = 32  # held in memory at once; others are read again when asked for
     drain_seconds: float = 30.0  # what open requests get to finish after SIGTERM
     environment: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "cores", tuple(self.cores))
+        object.__setattr__(self, "adapter_folders", tuple(self.adapter_folders))
         object.__setattr__(self, "environment", dict(self.environment))
         for name in ("name", "engine", "served_model_name", "host", "model_path", "token"):
             self._require_text(name)
@@ -78,6 +81,7 @@ class ServeSpec:
         self._require_integer("max_context_tokens", 2, 1 << 24)
         self._require_integer("max_concurrency", 1, 4096)
         self._require_integer("max_waiting", 0, 1 << 20)
+        self._require_integer("max_adapters", 1, 4096)
         if self.memory_bytes is not None:
             self._require_integer("memory_bytes", 1, 1 << 50)
         if not isinstance(self.drain_seconds, int | float) or not 0 <= self.drain_seconds <= 86_400:
@@ -97,6 +101,11 @@ class ServeSpec:
         for name, known in (("tool_parser", TOOL_PARSERS), ("reasoning_parser", REASONING_PARSERS)):
             if (value := getattr(self, name)) not in known:
                 raise SpecError(name, f"{value!r} is not known", f"use one of {list(known)}")
+        for folder in self.adapter_folders:
+            if not isinstance(folder, str) or not PurePath(folder).is_absolute():
+                raise SpecError(
+                    "adapter_folders", f"{folder!r} is relative", "give absolute folders"
+                )
         self._check_cores()
         self._check_environment()
 
@@ -104,6 +113,7 @@ class ServeSpec:
         """The spec as one JSON object, token included: write it to a file only its owner reads."""
         values = asdict(self)
         values["cores"] = list(self.cores)
+        values["adapter_folders"] = list(self.adapter_folders)
         return json.dumps(values, sort_keys=True)
 
     @classmethod

@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 
+from engines import adapter_routes
 from engines.backend import Backend, Delta, Generation, HungUp, Status
 from engines.host import ServeSpec
 from engines.metrics import Metrics, Watch
@@ -48,6 +49,8 @@ class EngineServer:
             ("GET", "/metrics"): self._metrics_page,
             ("POST", "/v1/chat/completions"): self._chat,
             ("POST", "/v1/completions"): self._completion,
+            ("POST", adapter_routes.LOAD): self._load_adapter,
+            ("POST", adapter_routes.UNLOAD): self._unload_adapter,
         }
         self.open = 0
         self.draining = False
@@ -111,10 +114,28 @@ class EngineServer:
 
     def _model_bodies(self) -> list[dict[str, Any]]:
         limit = self._backend.max_context_tokens
+        roots = self._backend.adapters.roots
         return [
-            model_body(name, created=self._created, max_context_tokens=limit, parent=parent)
+            model_body(
+                name,
+                created=self._created,
+                max_context_tokens=limit,
+                root=roots.get(name, name),
+                parent=parent,
+            )
             for name, parent in self._backend.models.items()
         ]
+
+    async def _load_adapter(self, receive: Receive, send: Send) -> None:
+        await self._administer(receive, send, adapter_routes.load)
+
+    async def _unload_adapter(self, receive: Receive, send: Send) -> None:
+        await self._administer(receive, send, adapter_routes.unload)
+
+    async def _administer(self, receive: Receive, send: Send, act: adapter_routes.Action) -> None:
+        self._require_ready()
+        said = await act(self._backend.adapters, await _read_json(receive))
+        await _send_whole(send, 200, said.encode(), content_type=b"text/plain; charset=utf-8")
 
     async def _metrics_page(self, receive: Receive, send: Send) -> None:
         kind = b"text/plain; version=0.0.4; charset=utf-8"

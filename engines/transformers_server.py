@@ -7,9 +7,11 @@ import asyncio
 import importlib
 import sys
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engines import process
+from engines.adapters import Adapters
 from engines.backend import Delta, Generation, Status
 from engines.host import ServeSpec
 from engines.protocol.errors import unavailable
@@ -17,6 +19,7 @@ from engines.protocol.requests import Request, Sampling
 
 if TYPE_CHECKING:  # torch takes seconds to import: the engine's thread does it, the port is open
     from engines.builtin.engine import Engine
+    from engines.builtin.lora import Adapter
     from engines.builtin.scheduler import News
 
 FULL_RETRY_SECONDS = 2
@@ -30,6 +33,13 @@ class BuiltinBackend:
         self._spec = spec
         self._engine: Engine | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self.adapters: Adapters[Adapter] = Adapters(
+            base=spec.served_model_name,
+            folders=spec.adapter_folders,
+            most=spec.max_adapters,
+            most_waiting=spec.max_waiting,
+            read=self._read_adapter,
+        )
 
     @property
     def status(self) -> Status:
@@ -44,7 +54,7 @@ class BuiltinBackend:
 
     @property
     def models(self) -> dict[str, str | None]:
-        return {self._spec.served_model_name: None}
+        return self.adapters.models
 
     @property
     def sampling_defaults(self) -> Sampling:
@@ -86,14 +96,30 @@ class BuiltinBackend:
                 "The queue is full.", code="queue_full", retry_after_seconds=FULL_RETRY_SECONDS
             )
         ticket = _Ticket()
-        answers, prompt_tokens = await asyncio.to_thread(engine.answers, request, ticket=ticket)
+        use = None
+        if request.model != self._spec.served_model_name:
+            use = await self.adapters.use(request.model)
+        try:
+            answers, prompt_tokens = await asyncio.to_thread(
+                engine.answers, request, ticket=ticket, adapter=use.weights if use else None
+            )
+        except BaseException:
+            if use is not None:
+                use.close()
+            raise
         ticket.generation = Generation(
             prompt_tokens=prompt_tokens,
             choices=len(answers),
             cancel=lambda: scheduler.cancel(answers),
+            close=use.close if use is not None else None,
         )
         scheduler.submit(answers)
         return ticket.generation
+
+    def _read_adapter(self, folder: Path) -> "Adapter":
+        if self._engine is None:
+            raise unavailable("The model is still loading.", code="loading", retry_after_seconds=2)
+        return self._engine.read_adapter(folder)
 
     def _live(self, loop: asyncio.AbstractEventLoop, ended: "asyncio.Future[None]") -> None:
         """The engine's thread: loads, then steps until stopped or broken."""

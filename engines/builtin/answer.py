@@ -4,6 +4,7 @@ from typing import Any
 
 from engines.backend import Delta
 from engines.builtin.detokenizer import Detokenizer, StopFinder
+from engines.builtin.lora import Adapter
 from engines.builtin.sampling import Chosen, Sampler
 from engines.builtin.text import Text
 from engines.protocol.requests import Sampling
@@ -28,7 +29,9 @@ class Answer:
         max_tokens: int,
         eos_tokens: frozenset[int],
         text: Text,
+        adapter: Adapter | None = None,
     ) -> None:
+        self.adapter = adapter  # whose words these are; None: the base's own
         self.ticket = ticket  # whom it is for; not looked at here
         self.index = index  # among all choices of the request
         self.tokens = list(prompt)

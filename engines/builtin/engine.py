@@ -4,11 +4,15 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import torch
 
 from engines.builtin.answer import Answer
 from engines.builtin.cache import SlotCache
+from engines.builtin.lora import Adaptations, Adapter, list_sites
+from engines.builtin.lora_files import read_adapter
 from engines.builtin.memory import is_out_of_memory, slots_that_fit
 from engines.builtin.model import Decoder
 from engines.builtin.runner import Runner
@@ -35,8 +39,11 @@ class Engine:
     context: int  # tokens of prompt and answer together
     vocabulary: int
     fingerprint: str
+    read_adapter: Callable[[Path], Adapter]  # raises ApiError; may be called from any thread
 
-    def answers(self, request: Request, *, ticket: object) -> tuple[list[Answer], int]:
+    def answers(
+        self, request: Request, *, ticket: object, adapter: Adapter | None = None
+    ) -> tuple[list[Answer], int]:
         """The choices a request asks for, ready to submit, and its prompts' tokens.
 
         Raises ApiError if a prompt does not fit or cannot be read.
@@ -60,6 +67,7 @@ class Engine:
                     max_tokens=limit,
                     eos_tokens=self.eos_tokens,
                     text=self.text,
+                    adapter=adapter,
                 )
                 for choice in range(request.choices)
             ]
@@ -115,7 +123,8 @@ def load(spec: ServeSpec, *, publish: Callable[[News], None]) -> Engine:
             raise
         raise CannotServe("memory_short", str(error)) from None
     decoder = Decoder(shape, weights, context=context)
-    runner = Runner(decoder, cache)
+    sites = list_sites(weights)
+    runner = Runner(decoder, cache, Adaptations(sites))
     logger.info(
         "loaded %s (%s, %.1f M parameters, %s on %s) in %.1f s: %s slots of %s tokens",
         spec.model_path,
@@ -135,4 +144,5 @@ def load(spec: ServeSpec, *, publish: Callable[[News], None]) -> Engine:
         context=context,
         vocabulary=shape.vocabulary,
         fingerprint=f"builtin-torch-{torch.__version__}-{str(dtype).removeprefix('torch.')}",
+        read_adapter=partial(read_adapter, sites=sites, device=decoder.device, dtype=dtype),
     )

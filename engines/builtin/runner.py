@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from engines.builtin.cache import SlotCache
+from engines.builtin.lora import Adaptations, Adapter
 from engines.builtin.model import ChunkTokens, Decoder, StepTokens
 
 
@@ -17,13 +18,15 @@ class Work:
     start: int
     tokens: Sequence[int]
     wants_logits: bool  # of its last token
+    adapter: Adapter | None = None
 
 
 class Runner:
     """Turns work into tensors and runs them. Sequences in work hold slots 0 to n - 1."""
 
-    def __init__(self, decoder: Decoder, cache: SlotCache) -> None:
+    def __init__(self, decoder: Decoder, cache: SlotCache, adaptations: Adaptations) -> None:
         self._decoder = decoder
+        self._adaptations = adaptations
         self._cache = cache
         self._device = decoder.device
 
@@ -32,6 +35,8 @@ class Runner:
 
         Work of a single token must come first, ordered by slot.
         """
+        owners = [each.adapter for each in work for _ in each.tokens]
+        self._adaptations.begin(owners, device=self._device)
         with torch.inference_mode():
             return self._decoder.logits(self._assemble(work), self._cache)
 

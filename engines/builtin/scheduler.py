@@ -189,4 +189,10 @@ class Scheduler:
 
 def _work(answer: Answer, limit: int) -> Work:
     tokens = answer.next_tokens(limit)
-    return Work(answer.slot, answer.computed, tokens, wants_logits=len(tokens) == answer.left)
+    return Work(
+        answer.slot,
+        answer.computed,
+        tokens,
+        wants_logits=len(tokens) == answer.left,
+        adapter=answer.adapter,
+    )

@@ -142,15 +142,16 @@ def _chat_token(token: TokenLogprob) -> dict[str, Any]:
 
 
 def model_body(
-    name: str, *, created: int, max_context_tokens: int, parent: str | None = None
+    name: str, *, created: int, max_context_tokens: int, root: str, parent: str | None = None
 ) -> dict[str, Any]:
-    """One entry of GET /v1/models. `parent` is the base that an adapter belongs to."""
+    """One entry of GET /v1/models. An adapter's `root` is the folder that it was loaded from, its
+    `parent` the base that it belongs to."""
     return {
         "id": name,
         "object": "model",
         "created": created,
         "owned_by": "ai-factory",
-        "root": name,
+        "root": root,
         "parent": parent,
         "max_model_len": max_context_tokens,
     }

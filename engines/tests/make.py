@@ -110,6 +110,7 @@ class RunningEngine:
         self.process.wait()
 
 
+LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
     "{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -181,4 +182,24 @@ def make_model(folder: Path, *, family: str = "qwen3", seed: int = 0, **changes:
         if "norm" in name:
             torch.nn.init.normal_(parameter, mean=1.0, std=0.2)
     model.save_pretrained(folder)
+    return folder
+
+
+def make_adapter(folder: Path, base: Path, *, seed: int = 0, **config: Any) -> Path:
+    """Writes a random LoRA adapter of the model in `base`, as PEFT writes one.
+
+    Its matrices are large enough that its answers are not the base's.
+    """
+    import peft
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    values: dict[str, Any] = {"r": 4, "lora_alpha": 8, "target_modules": LINEARS}
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    adapted = peft.get_peft_model(model, peft.LoraConfig(task_type="CAUSAL_LM", **values | config))
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:  # PEFT starts them at zero, which would prove nothing
+            torch.nn.init.normal_(parameter, std=0.2)
+    adapted.save_pretrained(folder)
     return folder

@@ -65,11 +65,12 @@ class Collector:
         self.thread = threading.Thread(target=self.engine.scheduler.run)
         self.thread.start()
 
-    def run(self, requests):
-        """Submits all at once; each request's deltas."""
+    def run(self, requests, *, adapters=None):
+        """Submits all at once; each request's deltas. `adapters`: whose each of them is."""
         batch = []
         for ticket, request in enumerate(requests):
-            answers, _ = self.engine.answers(request, ticket=ticket)
+            adapter = adapters[ticket] if adapters else None
+            answers, _ = self.engine.answers(request, ticket=ticket, adapter=adapter)
             self.deltas[ticket] = []
             batch += answers
         self.open = len(batch)

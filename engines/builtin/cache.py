@@ -12,6 +12,8 @@ class SlotCache:
     times NaN is NaN) and stays whatever its last holder wrote.
     """
 
+    reuses_prefixes = True  # the beginning of a slot may serve another sequence that begins alike
+
     def __init__(
         self, shape: DecoderShape, *, slots: int, context: int, device: str, dtype: torch.dtype
     ) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -15,9 +16,23 @@ from engines.builtin.lora import Adaptations, Adapter, list_sites
 from engines.builtin.lora_files import read_adapter
 from engines.builtin.memory import is_out_of_memory, slots_that_fit
 from engines.builtin.model import Decoder
+from engines.builtin.modules_cache import ModulesCache, make_cache, slot_bytes
+from engines.builtin.modules_loading import (
+    ModulesShape,
+    load_modules,
+    probe,
+    read_modules_shape,
+)
+from engines.builtin.modules_runner import ModulesRunner
 from engines.builtin.runner import Runner
 from engines.builtin.scheduler import News, Scheduler
-from engines.builtin.shape import read_shape, serving_dtype
+from engines.builtin.shape import (
+    DecoderShape,
+    has_own_forward,
+    read_config,
+    read_shape,
+    serving_dtype,
+)
 from engines.builtin.text import Text, read_generation_defaults
 from engines.builtin.weights import load_weights
 from engines.host import ServeSpec
@@ -101,48 +116,90 @@ def load(spec: ServeSpec, *, publish: Callable[[News], None]) -> Engine:
     """Reads the model folder and allocates the cache. Raises CannotServe with the reason."""
     began_at = time.monotonic()
     torch.set_num_threads(spec.threads)
-    shape = read_shape(spec.model_path)
+    config = read_config(spec.model_path)
     text = Text(spec.model_path)
     defaults, eos_tokens = read_generation_defaults(spec.model_path)
-    dtype = serving_dtype(spec.dtype, stored=shape.stored_dtype, device=spec.device)
-    context = min(spec.max_context_tokens, shape.max_positions)
+    load_model = _load_own if has_own_forward(config) else _load_modules
     try:
-        weights = load_weights(spec.model_path, shape, device=spec.device, dtype=dtype)
-        slots = slots_that_fit(
-            shape,
-            wanted=spec.max_concurrency,
-            context=context,
-            device=spec.device,
-            dtype=dtype,
-            weight_bytes=weights.total_bytes,
-            memory_bytes=spec.memory_bytes,
-        )
-        cache = SlotCache(shape, slots=slots, context=context, device=spec.device, dtype=dtype)
+        model = load_model(spec, config)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
         raise CannotServe("memory_short", str(error)) from None
-    decoder = Decoder(shape, weights, context=context)
-    sites = list_sites(weights)
-    runner = Runner(decoder, cache, Adaptations(sites))
     logger.info(
-        "loaded %s (%s, %.1f M parameters, %s on %s) in %.1f s: %s slots of %s tokens",
+        "loaded %s (%s by %s, %.1f MB, %s on %s) in %.1f s: %s slots of %s tokens",
         spec.model_path,
-        shape.family,
-        weights.total_bytes / dtype.itemsize / 1e6,
-        dtype,
+        model.shape.family,
+        type(model.runner).__name__,
+        model.weight_bytes / 1e6,
+        model.dtype,
         spec.device,
         time.monotonic() - began_at,
-        slots,
-        context,
+        model.cache.slots,
+        model.cache.context,
     )
     return Engine(
         text=text,
-        scheduler=Scheduler(runner=runner, cache=cache, publish=publish),
+        scheduler=Scheduler(runner=model.runner, cache=model.cache, publish=publish),
         defaults=defaults,
-        eos_tokens=eos_tokens | text.eos_tokens or shape.eos_tokens,
+        eos_tokens=eos_tokens | text.eos_tokens or model.shape.eos_tokens,
+        context=model.cache.context,
+        vocabulary=model.shape.vocabulary,
+        fingerprint=f"builtin-torch-{torch.__version__}-{str(model.dtype).removeprefix('torch.')}",
+        read_adapter=model.read_adapter,
+    )
+
+
+@dataclass(frozen=True)
+class _Model:
+    """Weights in memory, what runs them, and the cache it fills."""
+
+    shape: DecoderShape | ModulesShape
+    runner: Runner | ModulesRunner
+    cache: SlotCache | ModulesCache
+    weight_bytes: int
+    dtype: torch.dtype
+    read_adapter: Callable[[Path], Adapter]
+
+
+def _load_own(spec: ServeSpec, config: Any) -> _Model:
+    shape = read_shape(config)
+    dtype = serving_dtype(spec.dtype, stored=shape.stored_dtype, device=spec.device)
+    context = min(spec.max_context_tokens, shape.max_positions)
+    weights = load_weights(spec.model_path, shape, device=spec.device, dtype=dtype)
+    slot_bytes = shape.kv_values_per_token * context * dtype.itemsize
+    slots = _slots(spec, context, slot_bytes=slot_bytes, weight_bytes=weights.total_bytes)
+    cache = SlotCache(shape, slots=slots, context=context, device=spec.device, dtype=dtype)
+    decoder = Decoder(shape, weights, context=context)
+    sites = list_sites(weights)
+    read = partial(read_adapter, sites=sites, device=decoder.device, dtype=dtype)
+    runner = Runner(decoder, cache, Adaptations(sites))
+    return _Model(shape, runner, cache, weights.total_bytes, dtype, read)
+
+
+def _load_modules(spec: ServeSpec, config: Any) -> _Model:
+    shape = read_modules_shape(config)
+    dtype = serving_dtype(spec.dtype, stored=shape.stored_dtype, device=spec.device)
+    context = min(spec.max_context_tokens, shape.max_positions)
+    modules = load_modules(spec.model_path, config, shape, device=spec.device, dtype=dtype)
+    probes = probe(modules)
+    need = slot_bytes(probes, context)
+    slots = _slots(spec, context, slot_bytes=need, weight_bytes=modules.total_bytes)
+    cache = make_cache(probes[0], modules.config, slots=slots, context=context)
+    runner = ModulesRunner(modules, cache)
+    return _Model(shape, runner, cache, modules.total_bytes, dtype, _refuse_adapter)
+
+
+def _refuse_adapter(folder: Path) -> Adapter:
+    raise invalid("lora_path", "Models that run through transformers' modules take no adapters.")
+
+
+def _slots(spec: ServeSpec, context: int, *, slot_bytes: int, weight_bytes: int) -> int:
+    return slots_that_fit(
+        wanted=spec.max_concurrency,
+        slot_bytes=slot_bytes,
         context=context,
-        vocabulary=shape.vocabulary,
-        fingerprint=f"builtin-torch-{torch.__version__}-{str(dtype).removeprefix('torch.')}",
-        read_adapter=partial(read_adapter, sites=sites, device=decoder.device, dtype=dtype),
+        device=spec.device,
+        weight_bytes=weight_bytes,
+        memory_bytes=spec.memory_bytes,
     )

@@ -3,7 +3,6 @@
 import psutil
 import torch
 
-from engines.builtin.shape import DecoderShape
 from engines.process import CannotServe
 
 FREE_MEMORY_SHARE = 0.8  # of what the machine has free, where the spec gives no bound
@@ -11,17 +10,15 @@ OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 def slots_that_fit(
-    shape: DecoderShape,
     *,
     wanted: int,
+    slot_bytes: int,
     context: int,
     device: str,
-    dtype: torch.dtype,
     weight_bytes: int,
     memory_bytes: int | None,
 ) -> int:
-    """How many of the wanted slots fit. Raises CannotServe if not even one does."""
-    slot_bytes: int = shape.kv_values_per_token * context * dtype.itemsize
+    """How many of the wanted slots of `context` tokens fit. Raises CannotServe if not one does."""
     if memory_bytes is None:
         room = int(_free_bytes(device) * FREE_MEMORY_SHARE)
     else:

@@ -11,12 +11,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import torch
 
 from engines.backend import Delta
 from engines.builtin.answer import Answer
-from engines.builtin.cache import SlotCache
 from engines.builtin.memory import is_out_of_memory
-from engines.builtin.runner import Runner, Work
+from engines.builtin.runner import Work
 from engines.builtin.sampling import choose
 from engines.protocol.errors import ApiError, failed, unavailable
 
@@ -28,6 +30,31 @@ News = list[tuple[Answer, Delta | ApiError]]
 logger = logging.getLogger(__name__)
 
 
+class StepRunner(Protocol):
+    """Our own forward pass, or transformers' modules."""
+
+    def run(self, work: Sequence[Work]) -> torch.Tensor:
+        """Float32 logits, a row for each that wants them, in the order of `work`."""
+        ...
+
+
+class StepCache(Protocol):
+    """What a runner remembers of the sequences, and how many of them."""
+
+    @property
+    def slots(self) -> int: ...
+
+    @property
+    def context(self) -> int: ...
+
+    @property
+    def reuses_prefixes(self) -> bool:
+        """Whether the beginning of what a slot holds may serve a sequence that begins alike."""
+        ...
+
+    def move(self, *, source: int, target: int, length: int) -> None: ...
+
+
 class Scheduler:
     """`run` is the loop, on a thread of its own; the rest may be called from any thread.
 
@@ -35,7 +62,7 @@ class Scheduler:
     """
 
     def __init__(
-        self, *, runner: Runner, cache: SlotCache, publish: Callable[[News], None]
+        self, *, runner: StepRunner, cache: StepCache, publish: Callable[[News], None]
     ) -> None:
         self._runner = runner
         self._cache = cache

@@ -8,9 +8,10 @@ import torch
 from transformers import AutoConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
+from engines import architectures
+from engines.architectures import Way
 from engines.process import CannotServe
 
-FAMILIES = ("qwen2", "qwen3")  # dense decoders; Qwen2.5 and QwQ say qwen2
 STATIC_ROPES = ("default", "linear", "yarn", "llama3")  # angles that depend on the position alone
 
 
@@ -42,21 +43,35 @@ class DecoderShape:
         return 2 * self.layers * self.kv_heads * self.head_size
 
 
-def read_shape(folder: str) -> DecoderShape:
-    """Reads config.json. Raises CannotServe, with the reason, for what this engine cannot run."""
+def read_config(folder: str) -> Any:
+    """config.json as transformers reads it. Raises CannotServe for what this engine cannot run."""
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise CannotServe("unreadable_config", f"{folder}: {error}") from None
+    quantization = getattr(config, "quantization_config", None) or {}
+    refusal = architectures.refusal(
+        architectures.BUILTIN,
+        model_type=config.model_type,
+        architecture=next(iter(config.architectures or ()), ""),
+        quantization=str(quantization.get("quant_method", "quantized")) if quantization else "",
+    )
+    if refusal is not None:
+        raise CannotServe(refusal.code, f"{refusal.message} {refusal.remedy}")
+    return config
+
+
+def has_own_forward(config: Any) -> bool:
+    """Whether `Decoder` runs this model; else transformers' modules do."""
+    if architectures.ARCHITECTURES[config.model_type].way is not Way.OWN:
+        return False
+    windowed = "sliding_attention" in (getattr(config, "layer_types", None) or ())
+    return config.hidden_act == "silu" and not windowed
+
+
+def read_shape(config: Any) -> DecoderShape:
+    """The numbers of a config that `has_own_forward`. Raises CannotServe for its rotary kind."""
     family = config.model_type
-    if family not in FAMILIES:
-        raise _refused(f"architecture {family!r}; it runs {list(FAMILIES)}")
-    if getattr(config, "quantization_config", None):
-        raise _refused("quantized weights; give the original ones")
-    if config.hidden_act != "silu":
-        raise _refused(f"activation {config.hidden_act!r}")
-    if "sliding_attention" in (getattr(config, "layer_types", None) or ()):
-        raise _refused("sliding-window attention; set use_sliding_window to false")
     heads: int = config.num_attention_heads
     frequencies, scale = _rope(config)
     return DecoderShape(
@@ -76,7 +91,7 @@ def read_shape(folder: str) -> DecoderShape:
         qk_norm=family == "qwen3",
         rope_frequencies=frequencies,
         rope_scale=scale,
-        stored_dtype=_stored_dtype(config),
+        stored_dtype=stored_dtype(config),
         eos_tokens=token_set(config.eos_token_id),
     )
 
@@ -98,11 +113,11 @@ def serving_dtype(name: str, *, stored: torch.dtype, device: str) -> torch.dtype
     return stored
 
 
-def _refused(what: str) -> CannotServe:
+def refused(what: str) -> CannotServe:
     return CannotServe("unsupported_architecture", f"this engine does not run {what}")
 
 
-def _stored_dtype(config: Any) -> torch.dtype:
+def stored_dtype(config: Any) -> torch.dtype:
     dtype = config.dtype
     if isinstance(dtype, str):
         dtype = getattr(torch, dtype.removeprefix("torch."), None)
@@ -115,7 +130,7 @@ def _rope(config: Any) -> tuple[torch.Tensor, float]:
     parameters: Mapping[str, Any] = config.rope_parameters
     kind = parameters.get("rope_type", "default")
     if kind not in STATIC_ROPES:
-        raise _refused(f"rotary embedding {kind!r}; it runs {list(STATIC_ROPES)}")
+        raise refused(f"rotary embedding {kind!r}; it runs {list(STATIC_ROPES)}")
     if kind != "default":
         frequencies, scale = ROPE_INIT_FUNCTIONS[kind](config, torch.device("cpu"))
         return frequencies.float(), float(scale)

@@ -126,7 +126,7 @@ class _Stored:
         try:
             self._files: list[Any] = [
                 safe_open(folder / name, framework="pt", device="cpu")
-                for name in _file_names(folder)
+                for name in weight_files(folder)
             ]
         except (OSError, SafetensorError) as error:
             raise CannotServe("unreadable_weights", f"{folder}: {error}") from None
@@ -146,7 +146,8 @@ class _Stored:
         return stored.to(device=self._device, dtype=self._dtype, copy=True)
 
 
-def _file_names(folder: Path) -> list[str]:
+def weight_files(folder: Path) -> list[str]:
+    """The names of the folder's safetensors files. Raises CannotServe for other formats."""
     index = folder / "model.safetensors.index.json"
     if not index.exists():
         if not (folder / "model.safetensors").exists():

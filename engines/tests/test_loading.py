@@ -7,9 +7,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from engines.builtin import engine as builtin
+from engines.builtin.modules_runner import ModulesRunner
 from engines.builtin.shape import serving_dtype
 from engines.process import CannotServe
 from engines.tests.make import make_model, make_spec
+from engines.tests.make_families import make_family
 
 
 def load(folder, **changes):
@@ -39,16 +41,71 @@ def test_an_empty_folder(tmp_path):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"model_type": "llama"},
-        {"hidden_act": "gelu"},
+        {"model_type": "gemma2", "architectures": ["Gemma2ForCausalLM"]},
+        {"architectures": ["Qwen3ForSequenceClassification"]},
         {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}},
-        {"quantization_config": {"quant_method": "awq"}},
-        {"layer_types": ["sliding_attention"] * 3, "use_sliding_window": True},
+        {"layer_types": ["sliding_attention"] * 3, "use_sliding_window": True},  # how wide?
     ],
 )
-def test_what_the_forward_pass_does_not_know(folder, changes):
+def test_what_no_forward_pass_knows(folder, changes):
     change_config(folder, **changes)
     assert refusal(folder) == "unsupported_architecture"
+
+
+def test_rotary_kinds_that_change_with_the_batch(tmp_path):
+    folder = make_family(tmp_path, "llama")
+    change_config(
+        folder, rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}
+    )
+    assert refusal(folder) == "unsupported_architecture"
+
+
+def test_quantized_weights_are_refused_with_the_engines_that_read_them(folder):
+    change_config(folder, quantization_config={"quant_method": "awq"})
+    with pytest.raises(CannotServe, match=r"awq.*vllm") as caught:
+        load(folder)
+    assert caught.value.code == "unsupported_quantization"
+
+
+def test_modules_take_what_our_forward_pass_does_not_know(folder):
+    change_config(folder, hidden_act="gelu")
+    assert isinstance(load(folder).scheduler._runner, ModulesRunner)
+
+
+def test_modules_make_up_no_tensor(tmp_path):
+    folder = make_family(tmp_path, "qwen3_next")
+    tensors = load_file(folder / "model.safetensors")
+    norm = tensors.pop("model.norm.weight")
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    assert refusal(folder) == "unreadable_weights"
+    save_file(
+        tensors | {"model.norm.weight": norm[:5]},
+        folder / "model.safetensors",
+        metadata={"format": "pt"},
+    )
+    assert refusal(folder) == "unreadable_weights"
+
+
+def test_an_adapter_beside_the_weights_is_not_loaded_unasked(tmp_path):
+    folder = make_family(tmp_path, "llama")
+    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA"}))
+    assert refusal(folder) == "unreadable_weights"
+
+
+def test_memory_bounds_what_modules_keep(tmp_path):
+    """Attention layers take room by the token, linear ones by the sequence."""
+    folder = make_family(tmp_path, "qwen3_next")
+    weights = sum(each.nbytes for each in load_file(folder / "model.safetensors").values())
+    keys_and_values = 2 * 2 * 16 * 4 * 512  # one layer of 2 heads x 16, float32, 512 tokens
+    states = (
+        3 * (4 * 16 * 16 + 4 * (4 * 16 + 2 * 2 * 16)) * 4
+    )  # recurrent, and 4 inputs of the convolution
+    need = keys_and_values + states
+    tight = load(
+        folder, max_concurrency=8, max_context_tokens=512, memory_bytes=weights + need * 7 // 2
+    )
+    assert tight.scheduler.slots == 3
+    assert refusal(folder, memory_bytes=weights + need // 2) == "memory_short"
 
 
 def test_pickles_are_not_read(folder):

@@ -8,7 +8,15 @@ from django.utils.translation import ngettext
 from accounts.admin import ReadOnly, ReadOnlyInline, actor_of
 from common.errors import DomainError
 from deployments import services
-from deployments.models import Deployment, Replica, ReplicaEvent, Route, RouteTarget
+from deployments.models import (
+    Autoscaling,
+    Deployment,
+    Replica,
+    ReplicaEvent,
+    Route,
+    RouteTarget,
+    ScalingEvent,
+)
 
 
 class ReplicaInline(ReadOnlyInline):
@@ -115,3 +123,28 @@ class RouteAdmin(ReadOnly):
     list_select_related = ["organization"]
     search_fields = ["name", "organization__slug"]
     inlines = [TargetInline]
+
+
+@admin.register(Autoscaling)
+class AutoscalingAdmin(ReadOnly):
+    list_display = [
+        "deployment",
+        "enabled",
+        "min_replicas",
+        "max_replicas",
+        "target_concurrency",
+        "target_first_token_milliseconds",
+        "idle_seconds",
+    ]
+    list_filter = ["enabled", "deployment__organization"]
+    list_select_related = ["deployment"]
+    search_fields = ["deployment__name", "deployment__organization__slug"]
+
+
+@admin.register(ScalingEvent)
+class ScalingEventAdmin(ReadOnly):
+    list_display = ["at", "deployment", "from_replicas", "to_replicas", "reason", "message"]
+    list_filter = ["reason"]
+    list_select_related = ["deployment"]
+    search_fields = ["deployment__name", "message"]
+    date_hierarchy = "at"

@@ -39,3 +39,17 @@ def sweep(**_: object) -> None:
             except Exception:
                 logger.exception("replica %s could not be placed", pk)
         reconcile.release_leftovers(now=timezone.now())
+
+
+@shared_task(name="deployments.autoscale", time_limit=60)
+def autoscale(**_: object) -> None:
+    """Looks at the load of every deployment that scales by itself."""
+    with locks.only_one("deployments.autoscale") as mine:
+        if mine:
+            reconcile.autoscale_all(now=timezone.now())
+
+
+@shared_task(name="deployments.wake", time_limit=30)
+def wake(*, deployment_id: str, **_: object) -> None:
+    """A gateway holds a request for a deployment that is asleep."""
+    reconcile.wake(UUID(deployment_id), now=timezone.now())

@@ -18,6 +18,11 @@ app.conf.beat_schedule = {
         "schedule": 2.0,
         "options": {"expires": 4},
     },
+    "autoscale-deployments": {
+        "task": "deployments.autoscale",
+        "schedule": 3.0,
+        "options": {"expires": 6},
+    },
     "run-imports": {"task": "models_registry.sweep", "schedule": 5.0, "options": {"expires": 10}},
     "watch-nodes": {"task": "chips.watch_nodes", "schedule": 5.0, "options": {"expires": 10}},
     "ingest-usage": {"task": "usage.ingest", "schedule": 1.0, "options": {"expires": 3}},

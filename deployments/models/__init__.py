@@ -1,6 +1,16 @@
+from deployments.models.autoscaling import Autoscaling, ScalingEvent
 from deployments.models.deployment import Deployment
 from deployments.models.replica import Replica, ReplicaEvent
 from deployments.models.route import Route, RouteTarget
 from deployments.models.variant import Variant
 
-__all__ = ["Deployment", "Replica", "ReplicaEvent", "Route", "RouteTarget", "Variant"]
+__all__ = [
+    "Autoscaling",
+    "Deployment",
+    "Replica",
+    "ReplicaEvent",
+    "Route",
+    "RouteTarget",
+    "ScalingEvent",
+    "Variant",
+]

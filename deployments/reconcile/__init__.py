@@ -2,6 +2,7 @@
 
 from deployments.reconcile.deploying import list_unsettled, reconcile_deployment
 from deployments.reconcile.placing import list_waiting, place_replica, release_leftovers
+from deployments.reconcile.scaling import Sights, autoscale_all, follow, look, wake
 from deployments.reconcile.stepping import (
     break_leases,
     end_with_agent,
@@ -12,15 +13,20 @@ from deployments.reconcile.stepping import (
 )
 
 __all__ = [
+    "Sights",
+    "autoscale_all",
     "break_leases",
     "end_with_agent",
+    "follow",
     "is_at_rest",
     "list_placed",
     "list_unsettled",
     "list_waiting",
+    "look",
     "next_status",
     "place_replica",
     "reconcile_deployment",
     "release_leftovers",
     "step_replica",
+    "wake",
 ]

@@ -1,5 +1,6 @@
 """What people may want of deployments. The reconciler makes it so."""
 
+from deployments.services.autoscaling import remove_autoscaling, set_autoscaling
 from deployments.services.checks import MAX_REPLICAS, NotServable
 from deployments.services.deployments import (
     DeploymentIsDeleting,
@@ -7,6 +8,7 @@ from deployments.services.deployments import (
     create_deployment,
     delete_deployment,
     scale_deployment,
+    want_replicas,
 )
 
 __all__ = [
@@ -16,5 +18,8 @@ __all__ = [
     "NotServable",
     "create_deployment",
     "delete_deployment",
+    "remove_autoscaling",
     "scale_deployment",
+    "set_autoscaling",
+    "want_replicas",
 ]

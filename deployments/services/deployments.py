@@ -12,7 +12,7 @@ from common import jobs
 from common.errors import DomainError, NotFound
 from deployments import notify
 from deployments.choices import DeploymentStatus
-from deployments.models import Deployment, Route, RouteTarget
+from deployments.models import Autoscaling, Deployment, Route, RouteTarget, ScalingEvent
 from deployments.services import checks
 from deployments.variants import Content
 from models_registry.models import Revision
@@ -112,7 +112,8 @@ def scale_deployment(
 ) -> Deployment:
     """Record how many replicas are wanted; the reconciler does the rest.
 
-    On a deployment that gave up after failures, even the same number starts it anew. Raises
+    On a deployment that gave up after failures, even the same number starts it anew. Another
+    number is a person's word: it ends autoscaling, until that is switched on again. Raises
     NotFound, InvalidInput, DeploymentIsDeleting.
     """
     checks.check_replicas(replicas)
@@ -122,10 +123,14 @@ def scale_deployment(
     before = deployment.desired_replicas
     if before == replicas and not deployment.failures:
         return deployment
-    deployment.desired_replicas = replicas
-    deployment.generation += 1
     deployment.failures, deployment.next_start_at = 0, None
-    deployment.save(update_fields=["desired_replicas", "generation", "failures", "next_start_at"])
+    deployment.save(update_fields=["failures", "next_start_at"])
+    message = f"{before} -> {replicas}: by {actor.name}"
+    if before != replicas and Autoscaling.objects.filter(deployment=deployment).update(
+        enabled=False
+    ):
+        message += "; autoscaling is off until it is switched on again"
+    want_replicas(deployment, replicas, reason="asked", message=message, now=now)
     audit.record(
         organization=organization,
         actor=actor,
@@ -136,8 +141,27 @@ def scale_deployment(
         after={"replicas": replicas},
         now=now,
     )
-    jobs.enqueue("deployments.reconcile", deployment_id=str(deployment.pk))
     return deployment
+
+
+def want_replicas(
+    deployment: Deployment, replicas: int, *, reason: str, message: str, now: datetime
+) -> None:
+    """Write down, on the locked deployment, how many replicas are wanted from now on and why."""
+    if deployment.desired_replicas != replicas:
+        ScalingEvent.objects.create(
+            deployment=deployment,
+            at=now,
+            from_replicas=deployment.desired_replicas,
+            to_replicas=replicas,
+            reason=reason,
+            message=message,
+        )
+    deployment.desired_replicas = replicas
+    deployment.generation += 1
+    deployment.save(update_fields=["desired_replicas", "generation"])
+    jobs.enqueue("deployments.reconcile", deployment_id=str(deployment.pk))
+    notify.routes_changed()  # gateways know by it whether to wait for a replica
 
 
 @transaction.atomic

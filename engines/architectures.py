@@ -40,7 +40,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "qwen2": Architecture(Way.OWN, ("Qwen2ForCausalLM",), "Qwen2, Qwen2.5, Coder, Math, QwQ"),
     "qwen3": Architecture(Way.OWN, ("Qwen3ForCausalLM",), "Qwen3, Embedding, Reranker"),
     "qwen2_moe": Architecture(Way.MODULES, ("Qwen2MoeForCausalLM",), "Qwen1.5-MoE, Qwen2-57B"),
-    "qwen3_moe": Architecture(Way.MODULES, ("Qwen3MoeForCausalLM",), "Qwen3 MoE, Coder"),
+    "qwen3_moe": Architecture(Way.OWN, ("Qwen3MoeForCausalLM",), "Qwen3 MoE, Coder"),
     "qwen3_next": Architecture(Way.MODULES, ("Qwen3NextForCausalLM",), "Qwen3-Next, Coder-Next"),
     "qwen3_5": Architecture(
         Way.MODULES,

@@ -16,8 +16,19 @@ STATIC_ROPES = ("default", "linear", "yarn", "llama3")  # angles that depend on 
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExpertsShape:
+    """The layers of a mixture of experts; the other layers of the decoder are dense."""
+
+    layers: frozenset[int]
+    count: int
+    chosen: int  # for each token
+    intermediate: int  # of one expert
+    normalized: bool  # whether the shares of the chosen sum to one
+
+
+@dataclass(frozen=True, kw_only=True)
 class DecoderShape:
-    """A dense Qwen decoder: what its weights and its forward pass need to know."""
+    """A Qwen decoder: what its weights and its forward pass need to know."""
 
     family: str
     layers: int
@@ -37,6 +48,7 @@ class DecoderShape:
     rope_scale: float  # of cos and sin; 1 but for yarn
     stored_dtype: torch.dtype
     eos_tokens: frozenset[int]
+    experts: ExpertsShape | None = None  # None: every layer is dense
 
     @property
     def kv_values_per_token(self) -> int:
@@ -65,7 +77,8 @@ def has_own_forward(config: Any) -> bool:
     """Whether `Decoder` runs this model; else transformers' modules do."""
     if architectures.ARCHITECTURES[config.model_type].way is not Way.OWN:
         return False
-    windowed = "sliding_attention" in (getattr(config, "layer_types", None) or ())
+    kinds = getattr(config, "layer_types", None)
+    windowed = "sliding_attention" in kinds if kinds else config.sliding_window is not None
     return config.hidden_act == "silu" and not windowed
 
 
@@ -87,12 +100,13 @@ def read_shape(config: Any) -> DecoderShape:
         norm_epsilon=config.rms_norm_eps,
         tied_embeddings=bool(config.tie_word_embeddings),
         qkv_bias=family == "qwen2" or bool(config.attention_bias),
-        output_bias=family == "qwen3" and bool(config.attention_bias),
-        qk_norm=family == "qwen3",
+        output_bias=family != "qwen2" and bool(config.attention_bias),
+        qk_norm=family != "qwen2",
         rope_frequencies=frequencies,
         rope_scale=scale,
         stored_dtype=stored_dtype(config),
         eos_tokens=token_set(config.eos_token_id),
+        experts=_experts(config) if family == "qwen3_moe" else None,
     )
 
 
@@ -124,6 +138,18 @@ def stored_dtype(config: Any) -> torch.dtype:
     if dtype in (torch.bfloat16, torch.float16, torch.float32):
         return dtype
     return torch.float32
+
+
+def _experts(config: Any) -> ExpertsShape:
+    dense, stride = set(config.mlp_only_layers), config.decoder_sparse_step
+    every = [index for index in range(config.num_hidden_layers) if (index + 1) % stride == 0]
+    return ExpertsShape(
+        layers=frozenset(every) - dense if config.num_experts else frozenset(),
+        count=config.num_experts,
+        chosen=config.num_experts_per_tok,
+        intermediate=config.moe_intermediate_size,
+        normalized=bool(config.norm_topk_prob),
+    )
 
 
 def _rope(config: Any) -> tuple[torch.Tensor, float]:

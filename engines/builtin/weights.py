@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from engines.builtin.experts import ExpertsFeedForward
 from engines.builtin.projection import DenseFeedForward, FeedForward, Projection
-from engines.builtin.shape import DecoderShape
+from engines.builtin.shape import DecoderShape, ExpertsShape
 from engines.process import CannotServe
 
 
@@ -86,7 +87,11 @@ def _layer(stored: "_Stored", shape: DecoderShape, index: int) -> Layer:
             stored, attention, {"o_proj": shape.hidden}, inputs=q_size, bias=shape.output_bias
         ),
         middle_norm=stored.tensor(f"{prefix}post_attention_layernorm.weight", shape.hidden),
-        feed_forward=_feed_forward(stored, shape, f"{prefix}mlp."),
+        feed_forward=(
+            _experts(stored, shape.hidden, shape.experts, f"{prefix}mlp.")
+            if shape.experts is not None and index in shape.experts.layers
+            else _feed_forward(stored, shape, f"{prefix}mlp.")
+        ),
     )
 
 
@@ -97,6 +102,27 @@ def _feed_forward(stored: "_Stored", shape: DecoderShape, prefix: str) -> FeedFo
             stored, prefix, {"gate_proj": size, "up_proj": size}, inputs=shape.hidden
         ),
         down=_projection(stored, prefix, {"down_proj": shape.hidden}, inputs=size),
+    )
+
+
+def _experts(
+    stored: "_Stored", hidden: int, shape: ExpertsShape, prefix: str
+) -> ExpertsFeedForward:
+    router = stored.tensor(f"{prefix}gate.weight", shape.count, hidden)
+    size = shape.intermediate
+    gate_up = router.new_empty(shape.count, 2 * size, hidden)
+    down = router.new_empty(shape.count, hidden, size)
+    for expert in range(shape.count):  # one at a time: all of them beside their copy may not fit
+        own = f"{prefix}experts.{expert}."
+        gate_up[expert, :size] = stored.tensor(f"{own}gate_proj.weight", size, hidden)
+        gate_up[expert, size:] = stored.tensor(f"{own}up_proj.weight", size, hidden)
+        down[expert] = stored.tensor(f"{own}down_proj.weight", hidden, size)
+    return ExpertsFeedForward(
+        router=router,
+        gate_up=gate_up,
+        down=down,
+        chosen=shape.chosen,
+        normalized=shape.normalized,
     )
 
 

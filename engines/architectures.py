@@ -78,11 +78,18 @@ ARCHITECTURES: Mapping[str, Architecture] = {
 
 
 def refusal(
-    engine: str, *, model_type: str, architecture: str = "", quantization: str = ""
+    engine: str,
+    *,
+    model_type: str,
+    architecture: str = "",
+    quantization: str = "",
+    adapter: bool = False,
 ) -> Refusal | None:
     """Why `engine` will never serve weights of such a config.json; None if it may.
 
-    Only the built-in engine's limits are known beforehand: of others, their logs tell.
+    `architecture` is the first of the config's `architectures`, `quantization` its quant_method;
+    `adapter` asks about adapters on such weights. Only the built-in engine's limits are known
+    beforehand: of others, their logs tell.
     """
     if engine != BUILTIN:
         return None
@@ -99,5 +106,11 @@ def refusal(
             "unsupported_quantization",
             f"The built-in engine does not read {quantization} weights of {name}.",
             f"{ANY_ENGINE}, or deploy the original weights.",
+        )
+    if adapter and known.way is not Way.OWN:
+        return Refusal(
+            "unsupported_adapter",
+            f"The built-in engine runs {name} through transformers' modules, without adapters.",
+            f"{ANY_ENGINE}, or publish the adapter merged into its base and deploy that.",
         )
     return None

@@ -157,7 +157,7 @@ def read_facts(folder: Path, files: list[str]) -> Facts:
             "key_value_heads": _count(text.get("num_key_value_heads")),
             "head_dim": _count(text.get("head_dim")),
             "intermediate_size": _count(text.get("intermediate_size")),
-            "experts": _count(text.get("num_experts")),
+            "experts": _count(text.get("num_experts", text.get("num_local_experts"))),
             "vocabulary": _count(text.get("vocab_size")),
             "tied_embeddings": tied if isinstance(tied, bool) else None,
             "tensors": tensors,

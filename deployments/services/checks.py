@@ -6,6 +6,7 @@ from chips.models import Pool
 from common.errors import DomainError, InvalidInput
 from deployments.planning import ServeSettings
 from deployments.variants import Content
+from engines import architectures
 from engines.launchers import LAUNCHERS
 from models_registry.choices import RevisionKind
 from models_registry.models import Revision
@@ -16,7 +17,7 @@ SERVED_WHOLE = {RevisionKind.BASE, RevisionKind.FULL}
 
 
 class NotServable(DomainError):
-    """The engine cannot serve this kind of revision."""
+    """The engine cannot serve this revision: its kind, its architecture or its number format."""
 
     code = "not_servable"
 
@@ -61,10 +62,21 @@ def _check_range(field: str, value: int, low: int, high: int) -> None:
 
 
 def _check_servable(revision: Revision, engine: str) -> None:
-    if revision.kind in SERVED_WHOLE or engine == "fake":
+    if engine == "fake":
         return
-    raise NotServable(
-        f"{revision} is of kind {revision.kind}: the engine {engine} serves whole weights only.",
-        field="revision_id",
-        remedy="Deploy a base revision or a full fine-tune.",
+    if revision.kind not in SERVED_WHOLE:
+        raise NotServable(
+            f"{revision} is of kind {revision.kind}: the engine {engine} serves whole weights only.",
+            field="revision_id",
+            remedy="Deploy a base revision or a full fine-tune.",
+        )
+    refusal = architectures.refusal(
+        engine,
+        model_type=revision.model_type,
+        architecture=revision.architecture,
+        quantization=revision.quantization,
     )
+    if refusal is not None:
+        raise NotServable(
+            f"{revision}: {refusal.message}", field="revision_id", remedy=refusal.remedy
+        )

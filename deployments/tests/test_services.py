@@ -77,6 +77,31 @@ def test_an_adapter_is_refused_with_a_remedy(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"model_type": "gemma2", "architectures": ["Gemma2ForCausalLM"]}, "Gemma2ForCausalLM"),
+        ({"architectures": ["Qwen3ForSequenceClassification"]}, "Qwen3ForSequenceClassification"),
+        ({"quantization_config": {"quant_method": "gptq"}}, "gptq"),
+    ],
+)
+def test_what_the_built_in_engine_cannot_run_is_refused_before_it_is_tried(
+    tmp_path: Path, config: dict, said: str
+) -> None:
+    revision = make_revision(tmp_path, config=config)
+    with pytest.raises(services.NotServable, match=said) as refused:
+        make_deployment(tmp_path, revision=revision, engine="transformers")
+    assert refused.value.field == "revision_id"
+    assert "vllm" in refused.value.remedy
+    assert not Deployment.objects.exists()
+
+
+def test_what_runs_through_modules_may_be_served(tmp_path: Path) -> None:
+    config = {"model_type": "qwen3_next", "architectures": ["Qwen3NextForCausalLM"]}
+    revision = make_revision(tmp_path, config=config)
+    assert make_deployment(tmp_path, revision=revision, engine="transformers").revision == revision
+
+
+@pytest.mark.parametrize(
     ("field", "options"),
     [
         ("name", {"name": "no spaces"}),

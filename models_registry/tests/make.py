@@ -2,6 +2,7 @@
 
 import json
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 
 from accounts.models import Organization
@@ -52,12 +53,16 @@ def make_revision(
     seed: int = 0,
     visibility: str = "private",
     parent: Revision | None = None,
+    config: Mapping[str, object] | None = None,
 ) -> Revision:
-    """A published revision of a meaningless model; `folder` is scratch space (tmp_path)."""
+    """A published revision of a meaningless model; `folder` is scratch space (tmp_path).
+
+    `config` is what its config.json says beside the usual.
+    """
     return services.publish_folder(
         organization=organization or make_organization(),
         name=name,
-        folder=make_model_folder(folder / f"{name}-{seed}", seed=seed),
+        folder=make_model_folder(folder / f"{name}-{seed}", seed=seed, **(config or {})),
         kind=kind,
         source_kind=SourceKind.FOLDER,
         visibility=visibility,

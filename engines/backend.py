@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from engines.adapters import Adapters
+from engines.protocol.dialect import Dialect
 from engines.protocol.errors import ApiError
 from engines.protocol.requests import Request, Sampling
 from engines.protocol.responses import TokenLogprob
@@ -28,7 +29,9 @@ class Delta:
 
     index: int
     text: str = ""
-    tokens: int = 0
+    tokens: int = 0  # how many of the answer's are behind it
+    waited_seconds: float | None = None  # in the queue; told with the first token
+    prompt_seconds: float | None = None  # reading the prompt, after the queue; likewise
     logprobs: Sequence[TokenLogprob] = ()
     finish_reason: str | None = None
 
@@ -43,9 +46,12 @@ class Generation:
         choices: int,
         cancel: Callable[[], None],
         close: Callable[[], None] | None = None,
+        in_thought: bool = False,
     ) -> None:
         self.prompt_tokens = prompt_tokens
         self.choices = choices
+        self.cached_tokens = 0  # of the prompts; known when their first choices have ended
+        self.in_thought = in_thought  # the prompt ended with an opened thought
         self._open = choices
         self._cancel = cancel
         self._close = close  # once nobody reads it any more, however it ended; safe to call twice
@@ -113,6 +119,11 @@ class Backend(Protocol):
     @property
     def adapters(self) -> Adapters[Any]:
         """LoRA adapters: what the admin routes load, unload and list."""
+        ...
+
+    @property
+    def dialect(self) -> Dialect:
+        """How the model writes thoughts and tool calls."""
         ...
 
     @property

@@ -23,11 +23,13 @@ from engines import process
 from engines.adapters import Adapters
 from engines.backend import Delta, Generation, Status
 from engines.host import ServeSpec
+from engines.protocol.dialect import find_dialect
 from engines.protocol.errors import ApiError, context_length_exceeded, unavailable
 from engines.protocol.requests import Request, Sampling
 from engines.protocol.responses import TokenLogprob
 
 WORDS = ("order", "parcel", "city", "today", "refund", "paid", "late", "box", "street", "north")
+TEMPLATE = "<think></think><tool_call>enable_thinking"  # what its dialect is found from
 TOKEN = re.compile(r"\s*\S+")  # a word with the space before it
 
 
@@ -71,6 +73,9 @@ class FakeBackend:
             read=_read_adapter,
         )
         self.sampling_defaults = Sampling()
+        self.dialect = find_dialect(
+            TEMPLATE, tools=spec.tool_parser, reasoning=spec.reasoning_parser
+        )
         self.max_context_tokens = spec.max_context_tokens
         self.status = Status.LOADING
         self.running = 0

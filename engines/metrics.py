@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from prometheus_client import (
     CollectorRegistry,
@@ -12,11 +13,15 @@ from prometheus_client import (
     generate_latest,
 )
 
-from engines.backend import Backend, Delta
+from engines.backend import Backend, Delta, Generation
+from engines.protocol.requests import Request
 
 TIMES = (
     0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
     20.0, 40.0, 80.0, 160.0,
+)  # fmt: skip
+AMOUNTS = (
+    1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000, 100_000, 200_000,
 )  # fmt: skip
 
 
@@ -36,8 +41,8 @@ class Metrics:
             made = Counter(name, text, ["model_name"], registry=self._registry)
             return made.labels(model)
 
-        def histogram(name: str, text: str) -> Histogram:
-            made = Histogram(name, text, ["model_name"], registry=self._registry, buckets=TIMES)
+        def histogram(name: str, text: str, buckets: Sequence[float] = TIMES) -> Histogram:
+            made = Histogram(name, text, ["model_name"], registry=self._registry, buckets=buckets)
             return made.labels(model)
 
         running = gauge("vllm:num_requests_running", "Sequences being decoded.")
@@ -51,6 +56,23 @@ class Metrics:
         self.first_token = histogram("vllm:time_to_first_token_seconds", "Until the first token.")
         self.between_tokens = histogram("vllm:inter_token_latency_seconds", "Between tokens.")
         self.whole = histogram("vllm:e2e_request_latency_seconds", "Until the whole answer.")
+        self.queue = histogram("vllm:request_queue_time_seconds", "Waiting for a slot.")
+        self.prefill = histogram("vllm:request_prefill_time_seconds", "Slot to first token.")
+        self.decode = histogram("vllm:request_decode_time_seconds", "First token to last.")
+        self.inference = histogram("vllm:request_inference_time_seconds", "Slot to last token.")
+        self.per_token = histogram(
+            "vllm:request_time_per_output_token_seconds", "Mean time between an answer's tokens."
+        )
+        self.prompt_length = histogram(
+            "vllm:request_prompt_tokens", "Prompt tokens of a request.", AMOUNTS
+        )
+        self.answer_length = histogram(
+            "vllm:request_generation_tokens", "Tokens of an answer.", AMOUNTS
+        )
+        self.choices = histogram("vllm:request_params_n", "Choices asked for.", (1, 2, 5, 10, 20))
+        self.limit = histogram(
+            "vllm:request_params_max_tokens", "Limit asked for, in tokens.", AMOUNTS
+        )
         self._finished = Counter(
             "vllm:request_success",
             "Answers finished, by reason.",
@@ -71,43 +93,77 @@ class Metrics:
     def refused(self, status: int) -> None:
         self._refused.labels(self._model, str(status)).inc()
 
-    def watch(self, *, prompt_tokens: int) -> "Watch":
-        self.prompt_tokens.inc(prompt_tokens)
+    def watch(self, generation: Generation, request: Request) -> "Watch":
+        self.prompt_tokens.inc(generation.prompt_tokens)
+        self.prompt_length.observe(generation.prompt_tokens)
+        self.choices.observe(request.choices)
+        if request.sampling.max_tokens is not None:
+            self.limit.observe(request.sampling.max_tokens)
         return Watch(self)
+
+    def embedded(self, *, prompt_tokens: int) -> None:
+        """Counts a request that reads and writes nothing."""
+        self.prompt_tokens.inc(prompt_tokens)
+        self.prompt_length.observe(prompt_tokens)
+        self.finished("stop")
 
     def finished(self, reason: str) -> None:
         self._finished.labels(self._model, reason).inc()
 
 
 class Watch:
-    """Times one answer."""
+    """Times one request. Choices of one request are answers of their own."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._begun_at = time.perf_counter()
-        self._last_at: dict[int, float] = {}  # by choice
+        self._answers: dict[int, _Answer] = {}
         self.completion_tokens = 0
 
     def saw(self, deltas: Sequence[Delta]) -> None:
         now = time.perf_counter()
-        metrics = self._metrics
         tokens = 0
         for delta in deltas:
             if delta.tokens:
                 tokens += delta.tokens
                 self._saw_tokens(delta, now)
             if delta.finish_reason is not None:
-                metrics.finished(delta.finish_reason)
+                self._metrics.finished(delta.finish_reason)
+                if answer := self._answers.get(delta.index):
+                    answer.report(self._metrics)
         self.completion_tokens += tokens
-        metrics.generation_tokens.inc(tokens)
+        self._metrics.generation_tokens.inc(tokens)
 
     def done(self) -> None:
         self._metrics.whole.observe(time.perf_counter() - self._begun_at)
 
     def _saw_tokens(self, delta: Delta, now: float) -> None:
-        last = self._last_at.get(delta.index)
-        if last is not None:
-            self._metrics.between_tokens.observe((now - last) / delta.tokens)
-        elif not self._last_at:
+        answer = self._answers.get(delta.index)
+        if answer is not None:
+            self._metrics.between_tokens.observe((now - answer.last_at) / delta.tokens)
+            answer.last_at = now
+            answer.tokens += delta.tokens
+            return
+        if not self._answers:
             self._metrics.first_token.observe(now - self._begun_at)
-        self._last_at[delta.index] = now
+        self._answers[delta.index] = _Answer(now, now, delta.tokens, delta.prompt_seconds)
+        if delta.waited_seconds is not None:
+            self._metrics.queue.observe(delta.waited_seconds)
+
+
+@dataclass(slots=True)
+class _Answer:
+    first_at: float
+    last_at: float
+    tokens: int
+    prompt_seconds: float | None
+
+    def report(self, metrics: Metrics) -> None:
+        decode_seconds = self.last_at - self.first_at
+        metrics.answer_length.observe(self.tokens)
+        metrics.decode.observe(decode_seconds)
+        if self.tokens > 1:
+            metrics.per_token.observe(decode_seconds / (self.tokens - 1))
+        if self.prompt_seconds is not None:
+            metrics.prefill.observe(self.prompt_seconds)
+            metrics.inference.observe(self.prompt_seconds + decode_seconds)

@@ -13,12 +13,13 @@ from typing import Any
 import orjson
 
 from engines import adapter_routes
-from engines.backend import Backend, Delta, Generation, HungUp, Status
+from engines.backend import Backend, Generation, HungUp, Status
 from engines.host import ServeSpec
-from engines.metrics import Metrics, Watch
-from engines.protocol.errors import ApiError, failed, no_such_model, unavailable
+from engines.metrics import Metrics
+from engines.protocol.errors import ApiError, failed, no_such_model, unavailable, unsupported
 from engines.protocol.requests import Request, read_chat, read_completion
-from engines.protocol.responses import Choice, Shape, Usage, model_body
+from engines.protocol.responses import Shape, model_body
+from engines.telling import Teller
 
 JSON = b"application/json"
 Message = MutableMapping[str, Any]
@@ -154,8 +155,11 @@ class EngineServer:
             models=self._backend.models,
             defaults=self._backend.sampling_defaults,
         )
+        dialect = self._backend.dialect
+        if request.tools and dialect.tools == "none":
+            raise unsupported("tools", "This model cannot call tools.")
         generation = await self._backend.generate(request)
-        watch = self._metrics.watch(prompt_tokens=generation.prompt_tokens)
+        watch = self._metrics.watch(generation, request)
         shape = Shape(
             is_chat=request.is_chat,
             model=request.model,
@@ -165,10 +169,11 @@ class EngineServer:
         listener = asyncio.create_task(_cancel_on_hang_up(receive, generation))
         self._generations.add(generation)
         try:
+            teller = Teller(request, generation, dialect=dialect, shape=shape, watch=watch)
             if request.stream:
-                await _stream(send, request, generation, shape, watch)
+                await _stream(send, teller)
             else:
-                await _whole(send, generation, shape, watch)
+                await _send_json(send, 200, await teller.whole())
             watch.done()
         finally:
             self._generations.discard(generation)
@@ -197,33 +202,17 @@ class EngineServer:
             )
 
 
-async def _whole(send: Send, generation: Generation, shape: Shape, watch: Watch) -> None:
-    choices = [Choice() for _ in range(generation.choices)]
-    async for deltas in generation.batches():
-        watch.saw(deltas)
-        for delta in deltas:
-            choice = choices[delta.index]
-            choice.text.append(delta.text)
-            choice.logprobs.extend(delta.logprobs)
-            choice.finish_reason = delta.finish_reason
-    usage = Usage(generation.prompt_tokens, watch.completion_tokens)
-    await _send_json(send, 200, shape.whole(choices, usage))
-
-
-async def _stream(
-    send: Send, request: Request, generation: Generation, shape: Shape, watch: Watch
-) -> None:
+async def _stream(send: Send, teller: Teller) -> None:
     """Headers go out with the first tokens, so that a request refused before them gets a status."""
     begun = False
     try:
-        async for deltas in generation.batches():
-            watch.saw(deltas)
+        async for chunks in teller.chunks():
             if not begun:
                 begun = True
                 await _send_head(send, 200, content_type=b"text/event-stream; charset=utf-8")
-                roles = [shape.role(index) for index in range(generation.choices)]
-                await _send_events(send, [each for each in roles if each], request)
-            await _send_events(send, _chunks(shape, deltas), request)
+            if chunks:
+                body = b"".join(b"data: " + orjson.dumps(chunk) + b"\n\n" for chunk in chunks)
+                await send({"type": "http.response.body", "body": body, "more_body": True})
     except ApiError as error:
         if not begun:
             raise
@@ -231,29 +220,9 @@ async def _stream(
         await send({"type": "http.response.body", "body": body})
         return
     last = b"data: [DONE]\n\n"
-    if request.include_usage:
-        usage = Usage(generation.prompt_tokens, watch.completion_tokens)
-        last = b"data: " + orjson.dumps(shape.usage(usage)) + b"\n\n" + last
+    if (usage := teller.usage_chunk()) is not None:
+        last = b"data: " + orjson.dumps(usage) + b"\n\n" + last
     await send({"type": "http.response.body", "body": last})
-
-
-def _chunks(shape: Shape, deltas: list[Delta]) -> list[dict[str, Any]]:
-    chunks: list[dict[str, Any]] = []
-    for delta in deltas:
-        if delta.text or delta.logprobs:
-            chunks.append(shape.piece(delta.index, delta.text, delta.logprobs))
-        if delta.finish_reason is not None:
-            chunks.append(shape.finish(delta.index, delta.finish_reason))
-    return chunks
-
-
-async def _send_events(send: Send, chunks: list[dict[str, Any]], request: Request) -> None:
-    if not chunks:
-        return
-    if request.include_usage:  # then every chunk but the last says null
-        chunks = [chunk | {"usage": None} for chunk in chunks]
-    body = b"".join(b"data: " + orjson.dumps(chunk) + b"\n\n" for chunk in chunks)
-    await send({"type": "http.response.body", "body": body, "more_body": True})
 
 
 async def _cancel_on_hang_up(receive: Receive, generation: Generation) -> None:

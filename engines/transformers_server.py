@@ -14,6 +14,7 @@ from engines import process
 from engines.adapters import Adapters
 from engines.backend import Delta, Generation, Status
 from engines.host import ServeSpec
+from engines.protocol.dialect import Dialect
 from engines.protocol.errors import unavailable
 from engines.protocol.requests import Request, Sampling
 
@@ -55,6 +56,10 @@ class BuiltinBackend:
     @property
     def models(self) -> dict[str, str | None]:
         return self.adapters.models
+
+    @property
+    def dialect(self) -> Dialect:
+        return self._engine.dialect if self._engine else Dialect()
 
     @property
     def sampling_defaults(self) -> Sampling:
@@ -111,6 +116,7 @@ class BuiltinBackend:
             prompt_tokens=prompt_tokens,
             choices=len(answers),
             cancel=lambda: scheduler.cancel(answers),
+            in_thought=request.is_chat and engine.text.opens_thought(answers[0].tokens),
             close=use.close if use is not None else None,
         )
         scheduler.submit(answers)

@@ -1,5 +1,7 @@
 """One choice on its way from prompt to last token."""
 
+import time
+from dataclasses import replace
 from typing import Any
 
 from engines.backend import Delta
@@ -30,7 +32,9 @@ class Answer:
         eos_tokens: frozenset[int],
         text: Text,
         adapter: Adapter | None = None,
+        prefix: str = "",
     ) -> None:
+        self._prefix = prefix  # said before anything that is written
         self.adapter = adapter  # whose words these are; None: the base's own
         self.ticket = ticket  # whom it is for; not looked at here
         self.index = index  # among all choices of the request
@@ -41,10 +45,15 @@ class Answer:
         self.cancelled = False  # set by whoever no longer wants it, on any thread
         self.sampler = Sampler(rules, prompt=prompt, choice=choice)
         self._end = len(prompt) + max_tokens
-        self._eos_tokens = frozenset() if rules.ignore_eos else eos_tokens
+        self._eos_tokens = frozenset(rules.stop_token_ids)
+        if not rules.ignore_eos:
+            self._eos_tokens |= eos_tokens
         self._text = text
         self._detokenizer = Detokenizer()
-        self._stops = StopFinder(rules.stop)
+        self._stops = StopFinder(rules.stop, keeps=rules.include_stop)
+        self._submitted_at = time.monotonic()
+        self._begun_at: float | None = None  # when first asked for tokens
+        self._is_first = True
 
     @property
     def left(self) -> int:
@@ -52,13 +61,22 @@ class Answer:
         return len(self.tokens) - self.computed
 
     def next_tokens(self, limit: int) -> list[int]:
+        if self._begun_at is None:
+            self._begun_at = time.monotonic()
         return self.tokens[self.computed : self.computed + limit]
 
     def accept(self, chosen: Chosen) -> Delta:
         """Adds a token; says what a reader gains by it, and whether it was the last."""
         self.tokens.append(chosen.token)
+        delta = self._gained(chosen)
+        if self._is_first:
+            self._is_first = False
+            delta = replace(delta, text=self._prefix + delta.text, **self._times())
+        return delta
+
+    def _gained(self, chosen: Chosen) -> Delta:
         if chosen.token in self._eos_tokens:
-            return Delta(self.index, self._stops.rest(), 1, (), "stop")
+            return Delta(self.index, self._stops.rest(), 1, finish_reason="stop")
         text, stopped = self._stops.push(self._detokenizer.push(self._text.raw(chosen.token)))
         reason = None
         if stopped:
@@ -66,7 +84,15 @@ class Answer:
         elif len(self.tokens) >= self._end:
             text += self._stops.rest()
             reason = "length"
-        return Delta(self.index, text, 1, self._logprobs(chosen), reason)
+        logprobs = self._logprobs(chosen)
+        return Delta(self.index, text, 1, logprobs=logprobs, finish_reason=reason)
+
+    def _times(self) -> dict[str, Any]:
+        begun_at = self._begun_at or self._submitted_at
+        return {
+            "waited_seconds": begun_at - self._submitted_at,
+            "prompt_seconds": time.monotonic() - begun_at,
+        }
 
     def _logprobs(self, chosen: Chosen) -> tuple[TokenLogprob, ...]:
         if chosen.logprob is None:

@@ -3,6 +3,8 @@
 import codecs
 from collections.abc import Sequence
 
+from engines.protocol.marks import overlap
+
 
 class Detokenizer:
     """Joins one sequence's token bytes into text."""
@@ -18,20 +20,23 @@ class Detokenizer:
 class StopFinder:
     """Looks for stop strings in text that comes piece by piece."""
 
-    def __init__(self, stops: Sequence[str]) -> None:
+    def __init__(self, stops: Sequence[str], *, keeps: bool = False) -> None:
+        """`keeps`: the one that is met belongs to the answer."""
         self._stops = stops
+        self._keeps = keeps
         self._held = ""  # might be the beginning of a stop string
 
     def push(self, text: str) -> tuple[str, bool]:
-        """The text that may be shown, and whether a stop string was reached (it is left out)."""
+        """The text that may be shown, and whether a stop string was reached."""
         if not self._stops:
             return text, False
         held = self._held + text
-        found = [at for stop in self._stops if (at := held.find(stop)) >= 0]
+        found = [(at + len(stop), at) for stop in self._stops if (at := held.find(stop)) >= 0]
         if found:
             self._held = ""
-            return held[: min(found)], True
-        keep = max(_overlap(held, stop) for stop in self._stops)
+            end, start = min(found)  # the first to be whole, however the text was cut
+            return held[: end if self._keeps else start], True
+        keep = max(overlap(held, stop) for stop in self._stops)
         self._held = held[len(held) - keep :]
         return held[: len(held) - keep], False
 
@@ -39,11 +44,3 @@ class StopFinder:
         """What was held back, once nothing more comes."""
         held, self._held = self._held, ""
         return held
-
-
-def _overlap(text: str, stop: str) -> int:
-    """The length of the longest end of the text that begins the stop string."""
-    for length in range(min(len(text), len(stop) - 1), 0, -1):
-        if text.endswith(stop[:length]):
-            return length
-    return 0

@@ -37,6 +37,7 @@ from engines.builtin.text import Text, read_generation_defaults
 from engines.builtin.weights import load_weights
 from engines.host import ServeSpec
 from engines.process import CannotServe
+from engines.protocol.dialect import Dialect, find_dialect
 from engines.protocol.errors import context_length_exceeded, invalid
 from engines.protocol.requests import Request, Sampling
 
@@ -50,6 +51,7 @@ class Engine:
     text: Text
     scheduler: Scheduler
     defaults: Sampling
+    dialect: Dialect
     eos_tokens: frozenset[int]
     context: int  # tokens of prompt and answer together
     vocabulary: int
@@ -72,6 +74,7 @@ class Engine:
         answers: list[Answer] = []
         for prompt in prompts:
             limit = self._limit(prompt, rules.max_tokens, param)
+            prefix = self.text.decode(prompt) if request.echo else ""
             answers += [
                 Answer(
                     ticket=ticket,
@@ -83,6 +86,7 @@ class Engine:
                     eos_tokens=self.eos_tokens,
                     text=self.text,
                     adapter=adapter,
+                    prefix=prefix,
                 )
                 for choice in range(request.choices)
             ]
@@ -90,7 +94,10 @@ class Engine:
 
     def _prompts(self, request: Request) -> list[list[int]]:
         if request.is_chat:
-            return [self.text.encode_chat(request.messages, request.template_arguments)]
+            tools = request.tools.offered if request.tools else None
+            return [
+                self.text.encode_chat(request.messages, request.template_arguments, tools=tools)
+            ]
         prompts: list[list[int]] = []
         for prompt in request.prompts:
             tokens = self.text.encode(prompt) if isinstance(prompt, str) else prompt
@@ -142,6 +149,9 @@ def load(spec: ServeSpec, *, publish: Callable[[News], None]) -> Engine:
         text=text,
         scheduler=Scheduler(runner=model.runner, cache=model.cache, publish=publish),
         defaults=defaults,
+        dialect=find_dialect(
+            text.chat_template, tools=spec.tool_parser, reasoning=spec.reasoning_parser
+        ),
         eos_tokens=eos_tokens | text.eos_tokens or model.shape.eos_tokens,
         context=model.cache.context,
         vocabulary=model.shape.vocabulary,

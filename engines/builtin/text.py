@@ -37,6 +37,8 @@ class Text:
         self._added = {token: str(entry).encode() for token, entry in added.items()}
         self._raw: dict[int, bytes] = {}
         self.eos_tokens = token_set(self._tokenizer.eos_token_id)
+        template = self._tokenizer.chat_template or ""
+        self.chat_template: str = template if isinstance(template, str) else str(template)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a plain prompt, with what the tokenizer puts around one."""
@@ -44,7 +46,11 @@ class Text:
         return ids
 
     def encode_chat(
-        self, messages: Sequence[Mapping[str, str]], arguments: Mapping[str, Any]
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        arguments: Mapping[str, Any],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
     ) -> list[int]:
         """Token ids of a conversation, ready for the assistant's turn. Raises ApiError."""
         if not self._tokenizer.chat_template:
@@ -57,7 +63,11 @@ class Text:
                 raise unsupported(param, f"'{param}' cannot be set.")
         try:
             text = self._tokenizer.apply_chat_template(
-                list(messages), tokenize=False, add_generation_prompt=True, **arguments
+                list(messages),
+                tools=list(tools) if tools else None,
+                tokenize=False,
+                add_generation_prompt=True,
+                **arguments,
             )
         except (jinja2.TemplateError, TypeError, ValueError) as error:
             raise invalid(
@@ -65,6 +75,14 @@ class Text:
             ) from None
         ids: list[int] = self._fast.encode(text, add_special_tokens=False).ids
         return ids
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of a prompt; special tokens have none."""
+        return b"".join(map(self.raw, tokens)).decode(errors="replace")
+
+    def opens_thought(self, prompt: Sequence[int]) -> bool:
+        """Whether the answer begins inside a thought, since the prompt ends with its tag."""
+        return b"".join(map(self.raw, prompt[-8:])).rstrip().endswith(b"<think>")
 
     def raw(self, token: int) -> bytes:
         """The bytes a token stands for in an answer; none for special tokens."""

@@ -53,10 +53,23 @@ def text(body: Mapping[str, Any], name: str) -> str | None:
     return value
 
 
-def mapping(body: Mapping[str, Any], name: str) -> dict[str, Any]:
+def integers(
+    body: Mapping[str, Any], name: str, *, low: int, high: int, most: int
+) -> tuple[int, ...]:
+    values = body.get(name)
+    if values is None:
+        return ()
+    if not isinstance(values, list) or len(values) > most:
+        raise invalid(name, f"'{name}' must be a list of at most {most}.", code="invalid_type")
+    items = [integer({name: value}, name, low=low, high=high) for value in values]
+    return tuple(item for item in items if item is not None)
+
+
+def mapping(body: Mapping[str, Any], name: str, *, prefix: str = "") -> dict[str, Any]:
     value = body.get(name)
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise invalid(name, f"'{name}' must be an object.", code="invalid_type")
+        param = prefix + name
+        raise invalid(param, f"'{param}' must be an object.", code="invalid_type")
     return value

@@ -1,7 +1,7 @@
-"""What clients ask for: JSON bodies of the two completion routes, read into checked values.
+"""What clients ask for: JSON bodies of the completion routes, read into checked values.
 
-Fields nobody defined are ignored; fields of the API that we cannot honour are refused by name,
-so that no client believes it got what it asked for.
+Fields that would change the answer and are not honoured are refused by name, so that no client
+believes it got what it asked for. A field that is null, false or empty asks for nothing.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -10,23 +10,35 @@ from typing import Any
 
 from engines.protocol import fields
 from engines.protocol.errors import ApiError, invalid, no_such_model, unsupported
+from engines.protocol.messages import read_messages
+from engines.protocol.structure import Structure, read_structure
+from engines.protocol.tools import Tools, read_tools
 
 MAX_CHOICES = 128
-MAX_STOPS = 4
+MAX_STOPS = 16  # OpenAI allows 4; agents' frameworks send more
+MAX_STOP_TOKENS = 64
 MAX_TOP_LOGPROBS = 20
 MAX_PROMPTS = 256
-ROLES = ("system", "developer", "user", "assistant")
 
-# Fields of OpenAI's and of other engines' APIs whose absence from the answer a client would miss.
-CHAT_UNSUPPORTED = (
-    "tools", "functions", "function_call", "audio", "prediction", "web_search_options",
-    "reasoning_effort", "structured_outputs", "guided_json", "guided_regex", "guided_choice",
-    "guided_grammar",
+# Fields that say something about the client or the service, not about the answer.
+REMARKS = (
+    "user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key",
+    "prompt_cache_retention", "request_id", "spaces_between_special_tokens",
 )  # fmt: skip
-COMPLETION_UNSUPPORTED = (
-    "suffix", "structured_outputs", "guided_json", "guided_regex", "guided_choice",
-    "guided_grammar", "response_format",
+HONOURED = (
+    "model", "priority", "stream", "stream_options", "n", "temperature", "top_p", "top_k", "min_p",
+    "presence_penalty", "frequency_penalty", "repetition_penalty", "logit_bias", "seed", "stop",
+    "stop_token_ids", "include_stop_str_in_output", "max_tokens", "min_tokens", "ignore_eos",
+    "logprobs", "skip_special_tokens", "response_format", "structured_outputs", "guided_json",
+    "guided_regex", "guided_choice", "guided_grammar", "guided_json_object",
 )  # fmt: skip
+CHAT_FIELDS = frozenset((
+    *REMARKS, *HONOURED, "messages", "max_completion_tokens", "top_logprobs", "tools",
+    "tool_choice", "parallel_tool_calls", "chat_template_kwargs", "reasoning_effort",
+    "include_reasoning", "modalities", "add_generation_prompt",
+))  # fmt: skip
+COMPLETION_FIELDS = frozenset((*REMARKS, *HONOURED, "prompt", "best_of", "echo"))
+EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +56,9 @@ class Sampling:
     seed: int | None = None
     stop: tuple[str, ...] = ()
     max_tokens: int | None = None  # None: until the context is full
+    stop_token_ids: tuple[int, ...] = ()
+    include_stop: bool = False  # the stop string that was met is part of the answer
+    min_tokens: int = 0  # before which no token that ends the answer is chosen
     ignore_eos: bool = False
     logprobs: int | None = None  # None: not wanted; else how many alternatives a token
 
@@ -55,65 +70,68 @@ class Request:
     is_chat: bool
     model: str  # the name asked for: the base's or one of its adapters'
     priority: int = 0  # lower is sooner; among equals, first come first served
-    messages: Sequence[dict[str, str]] = ()
+    messages: Sequence[dict[str, Any]] = ()
     template_arguments: Mapping[str, Any] = field(default_factory=dict)
+    tools: Tools | None = None
+    include_reasoning: bool = True
     prompts: Sequence[str | list[int]] = ()
+    echo: bool = False  # a completion repeats its prompt first
+    structure: Structure | None = None
     sampling: Sampling
     choices: int = 1  # for each prompt
     stream: bool = False
     include_usage: bool = False
+    continuous_usage: bool = False  # with every chunk
 
 
 def read_chat(body: Any, *, models: Collection[str], defaults: Sampling) -> Request:
     """A body of POST /v1/chat/completions. Raises ApiError naming the field at fault."""
     body = _object(body, models)
-    _refuse(body, CHAT_UNSUPPORTED)
-    if body.get("tool_choice") not in (None, "none", "auto"):
-        raise unsupported("tool_choice", "Tool calls are not supported by this model's engine.")
+    _refuse_others(body, CHAT_FIELDS)
     if body.get("modalities") not in (None, ["text"]):
         raise unsupported("modalities", 'Only ["text"] is supported.')
-    form = fields.mapping(body, "response_format").get("type", "text")
-    if form != "text":
-        raise unsupported(
-            "response_format", f"response_format {form!r} is not supported; use text."
-        )
-    stream, include_usage = _stream(body)
+    if body.get("add_generation_prompt") is False:
+        raise unsupported("add_generation_prompt", "A chat is always answered by the assistant.")
     return Request(
         is_chat=True,
         model=body["model"],
         priority=_priority(body),
-        messages=_messages(body.get("messages")),
-        template_arguments=fields.mapping(body, "chat_template_kwargs"),
+        messages=read_messages(body.get("messages")),
+        template_arguments=_effort(body) | fields.mapping(body, "chat_template_kwargs"),
+        tools=read_tools(body),
+        include_reasoning=body.get("include_reasoning") is None
+        or fields.boolean(body, "include_reasoning"),
+        structure=read_structure(body),
         sampling=_sampling(body, defaults, logprobs=_chat_logprobs(body), is_chat=True),
         choices=fields.integer(body, "n", low=1, high=MAX_CHOICES) or 1,
-        stream=stream,
-        include_usage=include_usage,
+        **_stream(body),
     )
 
 
 def read_completion(body: Any, *, models: Collection[str], defaults: Sampling) -> Request:
     """A body of POST /v1/completions. Raises ApiError naming the field at fault."""
     body = _object(body, models)
-    _refuse(body, COMPLETION_UNSUPPORTED)
-    if fields.boolean(body, "echo"):
-        raise unsupported("echo", "Echoing the prompt is not supported.")
+    _refuse_others(body, COMPLETION_FIELDS)
     choices = fields.integer(body, "n", low=1, high=MAX_CHOICES) or 1
     if body.get("best_of") not in (None, choices):
         raise unsupported("best_of", "best_of is not supported beyond n.")
     logprobs = fields.integer(body, "logprobs", low=0, high=MAX_TOP_LOGPROBS)
+    echo = fields.boolean(body, "echo")
+    if echo and logprobs is not None:
+        raise unsupported("echo", "Log probabilities of the prompt are not supported.")
     prompts = _prompts(body.get("prompt"))
     if len(prompts) * choices > MAX_PROMPTS:
         raise invalid("prompt", f"Prompts times n must be at most {MAX_PROMPTS}.")
-    stream, include_usage = _stream(body)
     return Request(
         is_chat=False,
         model=body["model"],
         priority=_priority(body),
         prompts=prompts,
+        echo=echo,
+        structure=read_structure(body),
         sampling=_sampling(body, defaults, logprobs=logprobs, is_chat=False),
         choices=choices,
-        stream=stream,
-        include_usage=include_usage,
+        **_stream(body),
     )
 
 
@@ -128,61 +146,36 @@ def _object(body: Any, models: Collection[str]) -> dict[str, Any]:
     return body
 
 
-def _refuse(body: Mapping[str, Any], names: Sequence[str]) -> None:
-    for name in names:
-        if body.get(name) not in (None, [], {}, ""):
+def _refuse_others(body: Mapping[str, Any], known: Collection[str]) -> None:
+    for name, value in body.items():
+        if name not in known and value not in (None, False, [], {}, ""):
             raise unsupported(name, f"'{name}' is not supported by this model's engine.")
+    if body.get("skip_special_tokens") is False:
+        raise unsupported("skip_special_tokens", "Special tokens never show in answers.")
 
 
 def _priority(body: Mapping[str, Any]) -> int:
     return fields.integer(body, "priority", low=-(1 << 31), high=(1 << 31) - 1) or 0
 
 
-def _stream(body: Mapping[str, Any]) -> tuple[bool, bool]:
+def _effort(body: Mapping[str, Any]) -> dict[str, Any]:
+    """OpenAI's switch in the words of Qwen's templates; those without it take no notice."""
+    effort = fields.text(body, "reasoning_effort")
+    if effort is None:
+        return {}
+    if effort not in EFFORTS:
+        raise invalid("reasoning_effort", f"'reasoning_effort' must be one of {list(EFFORTS)}.")
+    return {"enable_thinking": False} if effort == "none" else {"reasoning_effort": effort}
+
+
+def _stream(body: Mapping[str, Any]) -> dict[str, Any]:
     stream = fields.boolean(body, "stream")
     options = fields.mapping(body, "stream_options")
     if options and not stream:
         raise invalid("stream_options", "'stream_options' is only allowed with 'stream': true.")
-    return stream, fields.boolean(options, "include_usage", prefix="stream_options.")
-
-
-def _messages(value: Any) -> list[dict[str, str]]:
-    if value is None:
-        raise invalid("messages", "'messages' is required.", code="missing_required_parameter")
-    if not isinstance(value, list) or not value:
-        raise invalid("messages", "'messages' must be a list of at least one message.")
-    return [_message(each, f"messages[{index}]") for index, each in enumerate(value)]
-
-
-def _message(value: Any, param: str) -> dict[str, str]:
-    if not isinstance(value, dict):
-        raise invalid(param, f"'{param}' must be an object.", code="invalid_type")
-    role = value.get("role")
-    if role in ("tool", "function") or value.get("tool_calls") or value.get("function_call"):
-        raise unsupported(param, "Tool calls are not supported by this model's engine.")
-    if role not in ROLES:
-        raise invalid(f"{param}.role", f"'{param}.role' must be one of {list(ROLES)}.")
-    content = _content(value.get("content"), f"{param}.content")
-    return {"role": "system" if role == "developer" else role, "content": content}
-
-
-def _content(value: Any, param: str) -> str:
-    if isinstance(value, str):
-        return value
-    if not isinstance(value, list):
-        raise invalid(param, f"'{param}' must be a string or a list of parts.", code="invalid_type")
-    texts: list[str] = []
-    for index, part in enumerate(value):
-        where = f"{param}[{index}]"
-        if not isinstance(part, dict):
-            raise invalid(where, f"'{where}' must be an object.", code="invalid_type")
-        if part.get("type") != "text":
-            kind = part.get("type")
-            raise unsupported(f"{where}.type", f"Content of type {kind!r} is not supported.")
-        if not isinstance(part.get("text"), str):
-            raise invalid(f"{where}.text", f"'{where}.text' must be a string.", code="invalid_type")
-        texts.append(part["text"])
-    return "\n".join(texts)
+    usage = fields.boolean(options, "include_usage", prefix="stream_options.")
+    each = fields.boolean(options, "continuous_usage_stats", prefix="stream_options.")
+    return {"stream": stream, "include_usage": usage, "continuous_usage": usage and each}
 
 
 def _prompts(value: Any) -> list[str | list[int]]:
@@ -231,6 +224,7 @@ def _sampling(
         raise invalid("top_p", "'top_p' must be above 0.")
     if repetition_penalty == 0:
         raise invalid("repetition_penalty", "'repetition_penalty' must be above 0.")
+    max_tokens = _max_tokens(body, is_chat=is_chat)
     return Sampling(
         temperature=number("temperature", 0, 2),
         top_p=top_p,
@@ -242,7 +236,12 @@ def _sampling(
         logit_bias=_logit_bias(body),
         seed=fields.integer(body, "seed", low=-(1 << 63), high=(1 << 63) - 1),
         stop=_stop(body.get("stop")),
-        max_tokens=_max_tokens(body, is_chat=is_chat),
+        stop_token_ids=fields.integers(
+            body, "stop_token_ids", low=0, high=(1 << 31) - 1, most=MAX_STOP_TOKENS
+        ),
+        include_stop=fields.boolean(body, "include_stop_str_in_output"),
+        min_tokens=_min_tokens(body, max_tokens),
+        max_tokens=max_tokens,
         ignore_eos=fields.boolean(body, "ignore_eos"),
         logprobs=logprobs,
     )
@@ -254,6 +253,13 @@ def _max_tokens(body: Mapping[str, Any], *, is_chat: bool) -> int | None:
         return 16 if limit is None else limit  # OpenAI's default on this route
     newer = fields.integer(body, "max_completion_tokens", low=1, high=1 << 31)
     return limit if newer is None else newer
+
+
+def _min_tokens(body: Mapping[str, Any], max_tokens: int | None) -> int:
+    least = fields.integer(body, "min_tokens", low=0, high=1 << 31) or 0
+    if max_tokens is not None and least > max_tokens:
+        raise invalid("min_tokens", f"'min_tokens' must be at most {max_tokens}, the limit.")
+    return least
 
 
 def _stop(value: Any) -> tuple[str, ...]:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from engines.protocol.reading import Piece
+
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
@@ -24,24 +26,31 @@ class TokenLogprob:
 class Usage:
     prompt_tokens: int
     completion_tokens: int
-    cached_tokens: int = 0
+    cached_tokens: int = 0  # of the prompt, found in the cache
+    reasoning_tokens: int | None = None  # of the completion; None: this model does not think
 
     def body(self) -> dict[str, Any]:
-        return {
+        body: dict[str, Any] = {
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": self.completion_tokens,
             "total_tokens": self.prompt_tokens + self.completion_tokens,
             "prompt_tokens_details": {"cached_tokens": self.cached_tokens},
         }
+        if self.reasoning_tokens is not None:
+            body["completion_tokens_details"] = {"reasoning_tokens": self.reasoning_tokens}
+        return body
 
 
 @dataclass(slots=True)
 class Choice:
     """One answer, gathered whole."""
 
-    text: list[str] = field(default_factory=list)
+    pieces: list[Piece] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
     finish_reason: str | None = None
+
+    def text(self, kind: str) -> str:
+        return "".join(piece.text for piece in self.pieces if piece.kind == kind)
 
 
 class Shape:
@@ -79,10 +88,15 @@ class Shape:
             }
         )
 
-    def piece(self, index: int, text: str, logprobs: Sequence[TokenLogprob]) -> dict[str, Any]:
-        """A chunk with some text."""
+    def part(
+        self, index: int, pieces: Sequence[Piece], logprobs: Sequence[TokenLogprob]
+    ) -> dict[str, Any]:
+        """A chunk with what a choice gained at once."""
         body: dict[str, Any] = {"index": index}
-        body |= {"delta": {"content": text}} if self.is_chat else {"text": text}
+        if self.is_chat:
+            body["delta"] = _told(pieces)
+        else:
+            body["text"] = "".join(piece.text for piece in pieces)
         body |= {"logprobs": self._logprobs(index, logprobs), "finish_reason": None}
         return self._chunk(body)
 
@@ -104,12 +118,16 @@ class Shape:
         return self._head | {"object": kind, "choices": [choice] if choice else []}
 
     def _whole_choice(self, index: int, choice: Choice) -> dict[str, Any]:
-        text = "".join(choice.text)
         body: dict[str, Any] = {"index": index}
         if self.is_chat:
-            body["message"] = {"role": "assistant", "content": text, "refusal": None}
+            told = _told(choice.pieces)
+            for call in told.get("tool_calls", ()):
+                del call["index"]
+            if not told.keys() & {"tool_calls", "reasoning"}:
+                told.setdefault("content", "")
+            body["message"] = {"role": "assistant", "content": None, "refusal": None} | told
         else:
-            body["text"] = text
+            body["text"] = choice.text("content")
         logprobs = self._logprobs(index, choice.logprobs)
         return body | {"logprobs": logprobs, "finish_reason": choice.finish_reason}
 
@@ -135,6 +153,34 @@ class Shape:
             ],
             "text_offset": offsets,
         }
+
+
+def _told(pieces: Sequence[Piece]) -> dict[str, Any]:
+    """Pieces as a message or a part of one.
+
+    Reasoning goes under both names that clients of other engines look for: vLLM's newer
+    `reasoning`, and `reasoning_content`, which was its older one and is everybody else's.
+    """
+    told: dict[str, Any] = {}
+    for piece in pieces:
+        match piece.kind:
+            case "content":
+                told["content"] = told.get("content", "") + piece.text
+            case "reasoning":
+                told["reasoning"] = told.get("reasoning", "") + piece.text
+            case "call":
+                function = {"name": piece.text, "arguments": ""}
+                identity = {"id": f"call_{uuid.uuid4().hex[:24]}", "type": "function"}
+                call = {"index": piece.call, **identity, "function": function}
+                told.setdefault("tool_calls", []).append(call)
+            case "arguments":
+                calls = told.setdefault("tool_calls", [])
+                if not calls or calls[-1]["index"] != piece.call:
+                    calls.append({"index": piece.call, "function": {"arguments": ""}})
+                calls[-1]["function"]["arguments"] += piece.text
+    if "reasoning" in told:
+        told["reasoning_content"] = told["reasoning"]
+    return told
 
 
 def _chat_token(token: TokenLogprob) -> dict[str, Any]:

@@ -36,6 +36,15 @@ class Delta:
     finish_reason: str | None = None
 
 
+@dataclass(slots=True)
+class Counts:
+    """What a backend has counted since its start."""
+
+    prefix_queries: int = 0  # prompt tokens, of which ...
+    prefix_hits: int = 0  # ... so many had been read before
+    preemptions: int = 0  # answers that had to give their memory back and wait
+
+
 class Generation:
     """One request being answered: fed by the backend, read by the server, both on the event loop."""
 
@@ -146,6 +155,9 @@ class Backend(Protocol):
     def cache_used(self) -> float:
         """The part of the KV cache in use, 0 to 1."""
         ...
+
+    @property
+    def counts(self) -> Counts: ...
 
     async def run(self) -> None:
         """Loads, answers until cancelled. Raises if it cannot start or cannot go on."""

@@ -21,7 +21,7 @@ from typing import Self
 
 from engines import process
 from engines.adapters import Adapters
-from engines.backend import Delta, Generation, Status
+from engines.backend import Counts, Delta, Generation, Status
 from engines.host import ServeSpec
 from engines.protocol.dialect import find_dialect
 from engines.protocol.errors import ApiError, context_length_exceeded, unavailable
@@ -80,6 +80,7 @@ class FakeBackend:
         self.status = Status.LOADING
         self.running = 0
         self.waiting = 0
+        self.counts = Counts()
 
     @property
     def models(self) -> dict[str, str | None]:

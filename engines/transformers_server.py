@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from engines import process
 from engines.adapters import Adapters
-from engines.backend import Delta, Generation, Status
+from engines.backend import Counts, Delta, Generation, Status
 from engines.host import ServeSpec
 from engines.protocol.dialect import Dialect
 from engines.protocol.errors import unavailable
@@ -81,6 +81,10 @@ class BuiltinBackend:
     def cache_used(self) -> float:
         return self._engine.scheduler.cache_used if self._engine else 0.0
 
+    @property
+    def counts(self) -> Counts:
+        return self._engine.scheduler.counts if self._engine else Counts()
+
     async def run(self) -> None:
         self._loop = asyncio.get_running_loop()
         ended: asyncio.Future[None] = self._loop.create_future()
@@ -96,7 +100,7 @@ class BuiltinBackend:
         if engine is None:
             raise unavailable("The model is still loading.", code="loading", retry_after_seconds=2)
         scheduler = engine.scheduler
-        if scheduler.running >= scheduler.slots and scheduler.waiting >= self._spec.max_waiting:
+        if scheduler.running + scheduler.waiting >= scheduler.slots + self._spec.max_waiting:
             raise unavailable(
                 "The queue is full.", code="queue_full", retry_after_seconds=FULL_RETRY_SECONDS
             )
@@ -153,6 +157,8 @@ def _deliver(news: "News") -> None:
     for answer, what in news:
         generation: Generation = answer.ticket.generation
         if isinstance(what, Delta):
+            if what.finish_reason is not None and answer.choice == 0:
+                generation.cached_tokens += answer.cached_tokens
             generation.feed(what)
         else:
             generation.fail(what)

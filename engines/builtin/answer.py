@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from engines.backend import Delta
+from engines.builtin.blocks import extend_keys
 from engines.builtin.detokenizer import Detokenizer, StopFinder
 from engines.builtin.lora import Adapter
 from engines.builtin.sampling import Chosen, Sampler
@@ -16,8 +17,8 @@ from engines.protocol.responses import TokenLogprob
 class Answer:
     """What was read and written so far, and what comes next. Owned by the scheduler's thread.
 
-    `tokens` is prompt and answer together; the first `computed` of them are in slot `slot` of the
-    cache. One token left to compute means that the next one can be chosen after it.
+    `tokens` is prompt and answer together; the first `computed` of them are in the cache, in
+    `blocks`. One token left to compute means that the next one can be chosen after it.
     """
 
     def __init__(
@@ -31,6 +32,7 @@ class Answer:
         max_tokens: int,
         eos_tokens: frozenset[int],
         text: Text,
+        priority: int = 0,
         adapter: Adapter | None = None,
         prefix: str = "",
     ) -> None:
@@ -38,13 +40,22 @@ class Answer:
         self.adapter = adapter  # whose words these are; None: the base's own
         self.ticket = ticket  # whom it is for; not looked at here
         self.index = index  # among all choices of the request
+        self.choice = choice  # among those of its prompt
         self.tokens = list(prompt)
-        self.computed = 0
-        self.slot = -1
-        self.arrival = 0  # set when submitted
+        self.end = len(prompt) + max_tokens  # tokens has at most so many
+        self.priority = priority  # lower is sooner
         self.cancelled = False  # set by whoever no longer wants it, on any thread
+        # The scheduler's notes.
+        self.arrival = 0
+        self.preemptions = 0
+        self.slot = -1  # not running
+        self.computed = 0
+        self.blocks: list[int] = []
+        self.keys: list[bytes] = []  # of its full blocks, at least those of the prompt
+        extend_keys(self.keys, prompt, salt=self.salt)
+        self.remembered = 0  # blocks that others may find
+        self.cached_tokens = 0  # of the prompt, which somebody else had read
         self.sampler = Sampler(rules, prompt=prompt, choice=choice)
-        self._end = len(prompt) + max_tokens
         self._eos_tokens = frozenset(rules.stop_token_ids)
         if not rules.ignore_eos:
             self._eos_tokens |= eos_tokens
@@ -54,6 +65,11 @@ class Answer:
         self._submitted_at = time.monotonic()
         self._begun_at: float | None = None  # when first asked for tokens
         self._is_first = True
+
+    @property
+    def salt(self) -> str:
+        """Tells whose keys and values these are: equal adapters share them, different ones never."""
+        return "" if self.adapter is None else self.adapter.digest
 
     @property
     def left(self) -> int:
@@ -81,7 +97,7 @@ class Answer:
         reason = None
         if stopped:
             reason = "stop"
-        elif len(self.tokens) >= self._end:
+        elif len(self.tokens) >= self.end:
             text += self._stops.rest()
             reason = "length"
         logprobs = self._logprobs(chosen)

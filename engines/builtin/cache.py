@@ -1,36 +1,54 @@
-"""The KV cache: a fixed number of slots, each a dense stretch of one sequence's keys and values."""
+"""The KV cache: the keys and values of all sequences, in blocks of equally many tokens."""
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 
+from engines.builtin.blocks import BLOCK_TOKENS, blocks_for
 from engines.builtin.shape import DecoderShape
 
 
-class SlotCache:
-    """Keys and values of `slots` sequences of up to `context` tokens.
+class BlockCache:
+    """Keys and values [layers, blocks, kv_heads, BLOCK_TOKENS, head_size], and whose they are.
 
-    A slot's content is finite from the start (masked positions are multiplied by zero, and zero
-    times NaN is NaN) and stays whatever its last holder wrote.
+    Row s of `tables` names the blocks of the sequence in slot s, in order; token t of it is in
+    block tables[s, t // BLOCK_TOKENS] at t % BLOCK_TOKENS. Memory is finite from the start (masked
+    positions are multiplied by zero, and zero times NaN is NaN) and, on CPUs, costs nothing until
+    it is first written.
     """
 
     reuses_prefixes = True  # the beginning of a slot may serve another sequence that begins alike
 
     def __init__(
-        self, shape: DecoderShape, *, slots: int, context: int, device: str, dtype: torch.dtype
+        self,
+        shape: DecoderShape,
+        *,
+        blocks: int,
+        slots: int,
+        context: int,
+        device: str,
+        dtype: torch.dtype,
     ) -> None:
-        self.slots = slots
-        self.context = context
-        size = (shape.layers, slots, shape.kv_heads, context, shape.head_size)
-        self.keys = torch.zeros(size, device=device, dtype=dtype)
-        self.values = torch.zeros(size, device=device, dtype=dtype)
+        size = (shape.layers, blocks, shape.kv_heads, BLOCK_TOKENS, shape.head_size)
+        self.keys = _zeros(size, device=device, dtype=dtype)
+        self.values = _zeros(size, device=device, dtype=dtype)
+        self.tables = np.zeros((slots, blocks_for(context)), dtype=np.int64)
+        self.kv_heads = shape.kv_heads
         # The same memory as rows of one head's values, for writing scattered rows in one call.
         self._key_rows = self.keys.view(shape.layers, -1, shape.head_size)
         self._value_rows = self.values.view(shape.layers, -1, shape.head_size)
-        self._heads = torch.arange(shape.kv_heads, device=device)
 
-    def rows(self, slots: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    def place(self, slot: int, blocks: Sequence[int], *, first: int = 0) -> None:
+        """Says which blocks hold the slot's sequence, from its `first` block on."""
+        self.tables[slot, first : first + len(blocks)] = blocks
+
+    def rows(self, slots: np.ndarray, positions: np.ndarray) -> np.ndarray:
         """Where tokens go: for each (slot, position), its kv_heads rows, flattened."""
-        first = slots[:, None] * len(self._heads) + self._heads
-        return (first * self.context + positions[:, None]).flatten()
+        blocks = self.tables[slots, positions // BLOCK_TOKENS]
+        heads = blocks[:, None] * self.kv_heads + np.arange(self.kv_heads)
+        rows: np.ndarray = heads * BLOCK_TOKENS + (positions % BLOCK_TOKENS)[:, None]
+        return rows.ravel()
 
     def write(
         self, layer: int, rows: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
@@ -40,7 +58,13 @@ class SlotCache:
         self._key_rows[layer].index_copy_(0, rows, keys.reshape(-1, size))
         self._value_rows[layer].index_copy_(0, rows, values.reshape(-1, size))
 
-    def move(self, *, source: int, target: int, length: int) -> None:
-        """Copies the first `length` tokens of one slot over another."""
-        self.keys[:, target, :, :length] = self.keys[:, source, :, :length]
-        self.values[:, target, :, :length] = self.values[:, source, :, :length]
+
+def _zeros(size: Sequence[int], *, device: str, dtype: torch.dtype) -> torch.Tensor:
+    if torch.device(device).type != "cpu":
+        return torch.zeros(size, device=device, dtype=dtype)
+    # numpy asks the system for zeroed pages, which take memory when they are first written;
+    # torch would write the zeros.
+    length = int(np.prod(size)) * dtype.itemsize
+    raw = torch.from_numpy(np.zeros(length + 64, dtype=np.uint8))
+    start = -raw.data_ptr() % 64  # where a cache line begins
+    return raw[start : start + length].view(dtype).view(*size)

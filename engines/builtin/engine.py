@@ -11,12 +11,13 @@ from typing import Any
 import torch
 
 from engines.builtin.answer import Answer
-from engines.builtin.cache import SlotCache
+from engines.builtin.blocks import BLOCK_TOKENS, Blocks, blocks_for
+from engines.builtin.cache import BlockCache
 from engines.builtin.lora import Adaptations, Adapter, list_sites
 from engines.builtin.lora_files import read_adapter
-from engines.builtin.memory import is_out_of_memory, slots_that_fit
+from engines.builtin.memory import is_out_of_memory, parts_that_fit
 from engines.builtin.model import Decoder
-from engines.builtin.modules_cache import ModulesCache, make_cache, slot_bytes
+from engines.builtin.modules_cache import make_cache, slot_bytes
 from engines.builtin.modules_loading import (
     ModulesShape,
     load_modules,
@@ -85,6 +86,7 @@ class Engine:
                     max_tokens=limit,
                     eos_tokens=self.eos_tokens,
                     text=self.text,
+                    priority=request.priority,
                     adapter=adapter,
                     prefix=prefix,
                 )
@@ -134,7 +136,8 @@ def load(spec: ServeSpec, *, publish: Callable[[News], None]) -> Engine:
             raise
         raise CannotServe("memory_short", str(error)) from None
     logger.info(
-        "loaded %s (%s by %s, %.1f MB, %s on %s) in %.1f s: %s slots of %s tokens",
+        "loaded %s (%s by %s, %.1f MB, %s on %s) in %.1f s:"
+        " %s answers at once share %s tokens of cache, each up to %s",
         spec.model_path,
         model.shape.family,
         type(model.runner).__name__,
@@ -142,18 +145,21 @@ def load(spec: ServeSpec, *, publish: Callable[[News], None]) -> Engine:
         model.dtype,
         spec.device,
         time.monotonic() - began_at,
-        model.cache.slots,
-        model.cache.context,
+        model.slots,
+        model.blocks * BLOCK_TOKENS,
+        model.context,
     )
     return Engine(
         text=text,
-        scheduler=Scheduler(runner=model.runner, cache=model.cache, publish=publish),
+        scheduler=Scheduler(
+            runner=model.runner, blocks=Blocks(model.blocks), slots=model.slots, publish=publish
+        ),
         defaults=defaults,
         dialect=find_dialect(
             text.chat_template, tools=spec.tool_parser, reasoning=spec.reasoning_parser
         ),
         eos_tokens=eos_tokens | text.eos_tokens or model.shape.eos_tokens,
-        context=model.cache.context,
+        context=model.context,
         vocabulary=model.shape.vocabulary,
         fingerprint=f"builtin-torch-{torch.__version__}-{str(model.dtype).removeprefix('torch.')}",
         read_adapter=model.read_adapter,
@@ -162,11 +168,13 @@ def load(spec: ServeSpec, *, publish: Callable[[News], None]) -> Engine:
 
 @dataclass(frozen=True)
 class _Model:
-    """Weights in memory, what runs them, and the cache it fills."""
+    """Weights in memory, what runs them, and how much it can remember."""
 
     shape: DecoderShape | ModulesShape
     runner: Runner | ModulesRunner
-    cache: SlotCache | ModulesCache
+    slots: int  # sequences at once
+    blocks: int  # of cache, for all of them together
+    context: int  # tokens of one
     weight_bytes: int
     dtype: torch.dtype
     read_adapter: Callable[[Path], Adapter]
@@ -177,14 +185,26 @@ def _load_own(spec: ServeSpec, config: Any) -> _Model:
     dtype = serving_dtype(spec.dtype, stored=shape.stored_dtype, device=spec.device)
     context = min(spec.max_context_tokens, shape.max_positions)
     weights = load_weights(spec.model_path, shape, device=spec.device, dtype=dtype)
-    slot_bytes = shape.kv_values_per_token * context * dtype.itemsize
-    slots = _slots(spec, context, slot_bytes=slot_bytes, weight_bytes=weights.total_bytes)
-    cache = SlotCache(shape, slots=slots, context=context, device=spec.device, dtype=dtype)
+    slots = spec.max_concurrency
+    blocks = parts_that_fit(
+        wanted=slots * blocks_for(context),
+        least=blocks_for(context),
+        part_bytes=shape.kv_values_per_token * BLOCK_TOKENS * dtype.itemsize,
+        context=context,
+        device=spec.device,
+        weight_bytes=weights.total_bytes,
+        memory_bytes=spec.memory_bytes,
+    )
+    cache = BlockCache(
+        shape, blocks=blocks, slots=slots, context=context, device=spec.device, dtype=dtype
+    )
     decoder = Decoder(shape, weights, context=context)
     sites = list_sites(weights)
     read = partial(read_adapter, sites=sites, device=decoder.device, dtype=dtype)
     runner = Runner(decoder, cache, Adaptations(sites))
-    return _Model(shape, runner, cache, weights.total_bytes, dtype, read)
+    return _Model(
+        shape, runner, slots, blocks, context, weights.total_bytes, dtype, read_adapter=read
+    )
 
 
 def _load_modules(spec: ServeSpec, config: Any) -> _Model:
@@ -193,23 +213,29 @@ def _load_modules(spec: ServeSpec, config: Any) -> _Model:
     context = min(spec.max_context_tokens, shape.max_positions)
     modules = load_modules(spec.model_path, config, shape, device=spec.device, dtype=dtype)
     probes = probe(modules)
-    need = slot_bytes(probes, context)
-    slots = _slots(spec, context, slot_bytes=need, weight_bytes=modules.total_bytes)
+    slots = parts_that_fit(
+        wanted=spec.max_concurrency,
+        least=1,
+        part_bytes=slot_bytes(probes, context),
+        context=context,
+        device=spec.device,
+        weight_bytes=modules.total_bytes,
+        memory_bytes=spec.memory_bytes,
+    )
     cache = make_cache(probes[0], modules.config, slots=slots, context=context)
     runner = ModulesRunner(modules, cache)
-    return _Model(shape, runner, cache, modules.total_bytes, dtype, _refuse_adapter)
+    blocks = slots * blocks_for(context)  # each slot is a whole context: nobody waits for memory
+    return _Model(
+        shape,
+        runner,
+        slots,
+        blocks,
+        context,
+        modules.total_bytes,
+        dtype,
+        read_adapter=_refuse_adapter,
+    )
 
 
 def _refuse_adapter(folder: Path) -> Adapter:
     raise invalid("lora_path", "Models that run through transformers' modules take no adapters.")
-
-
-def _slots(spec: ServeSpec, context: int, *, slot_bytes: int, weight_bytes: int) -> int:
-    return slots_that_fit(
-        wanted=spec.max_concurrency,
-        slot_bytes=slot_bytes,
-        context=context,
-        device=spec.device,
-        weight_bytes=weight_bytes,
-        memory_bytes=spec.memory_bytes,
-    )

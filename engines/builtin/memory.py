@@ -9,26 +9,30 @@ FREE_MEMORY_SHARE = 0.8  # of what the machine has free, where the spec gives no
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
-def slots_that_fit(
+def parts_that_fit(
     *,
     wanted: int,
-    slot_bytes: int,
+    least: int,
+    part_bytes: int,
     context: int,
     device: str,
     weight_bytes: int,
     memory_bytes: int | None,
 ) -> int:
-    """How many of the wanted slots of `context` tokens fit. Raises CannotServe if not one does."""
+    """How many of the wanted parts of a cache fit beside the weights.
+
+    One sequence of `context` tokens takes `least`. Raises CannotServe if not even that many fit.
+    """
     if memory_bytes is None:
         room = int(_free_bytes(device) * FREE_MEMORY_SHARE)
     else:
         room = memory_bytes - weight_bytes
-    fitting = min(wanted, room // slot_bytes)
-    if fitting < 1:
+    fitting = min(wanted, room // part_bytes)
+    if fitting < least:
         raise CannotServe(
             "memory_short",
             f"weights take {weight_bytes} bytes and one sequence of {context} tokens"
-            f" {slot_bytes} more; give more memory or a smaller max_context_tokens",
+            f" {least * part_bytes} more; give more memory or a smaller max_context_tokens",
         )
     return fitting
 

@@ -64,10 +64,6 @@ class ModulesCache(Protocol):
         """The pass is over."""
         ...
 
-    def move(self, *, source: int, target: int, length: int) -> None:
-        """Hands what a slot holds, `length` tokens, to another slot."""
-        ...
-
 
 def make_cache(
     probed: DynamicCache, config: Any, *, slots: int, context: int
@@ -105,10 +101,6 @@ class SlotStates:
         for layer in self._layers:
             layer.settle(rows)
 
-    def move(self, *, source: int, target: int, length: int) -> None:
-        for layer in self._layers:
-            layer.move(source, target, length)
-
 
 class OwnCaches:
     """A DynamicCache a sequence."""
@@ -130,10 +122,6 @@ class OwnCaches:
 
     def end(self, rows: Rows) -> None:
         """Nothing to do: the cache was written where it lies."""
-
-    def move(self, *, source: int, target: int, length: int) -> None:
-        if length:  # else it has read nothing yet, and has no cache
-            self._caches[target] = self._caches.pop(source)
 
 
 def _fits_slots(probed: DynamicCache) -> bool:
@@ -201,10 +189,6 @@ class _KeyValues(CacheLayerMixin):  # type: ignore[misc]
     def settle(self, rows: Rows) -> None:
         """Nothing to do: `update` wrote."""
 
-    def move(self, source: int, target: int, length: int) -> None:
-        self.keys[target, :, :length] = self.keys[source, :, :length]
-        self.values[target, :, :length] = self.values[source, :, :length]
-
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -258,10 +242,6 @@ class _States(LinearAttentionLayer):  # type: ignore[misc]
     def settle(self, rows: Rows) -> None:
         rows.put_back(self._conv, self.conv_states[0])
         rows.put_back(self._recurrent, self.recurrent_states[0])
-
-    def move(self, source: int, target: int, length: int) -> None:
-        self._conv[target] = self._conv[source]
-        self._recurrent[target] = self._recurrent[source]
 
 
 def _over_slots(probed: torch.Tensor, slots: int) -> torch.Tensor:

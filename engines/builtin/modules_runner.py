@@ -16,9 +16,14 @@ from engines.builtin.runner import Work
 class ModulesRunner:
     """Turns work into passes over the modules. Not safe to call from two threads at once."""
 
+    keeps_blocks = False  # each slot holds what the modules keep, whatever that is
+
     def __init__(self, modules: Modules, cache: ModulesCache) -> None:
         self._modules = modules
         self._cache = cache
+
+    def place(self, slot: int, blocks: Sequence[int], *, first: int) -> None:
+        """Nothing to do: the slot has a place of its own."""
 
     def run(self, work: Sequence[Work]) -> torch.Tensor:
         """Float32 logits, a row for each that wants them, in the order of `work`."""

@@ -2,17 +2,24 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
+import numpy as np
 import torch
 
-from engines.builtin.cache import SlotCache
+from engines.builtin.attention import Chunk, Singles, gathered
+from engines.builtin.cache import BlockCache
 from engines.builtin.lora import Adaptations, Adapter
-from engines.builtin.model import ChunkTokens, Decoder, StepTokens
+from engines.builtin.model import Decoder, StepTokens
 
 
 @dataclass(frozen=True)
 class Work:
-    """What one sequence contributes to a step: tokens to read into its slot, after `start`."""
+    """What one sequence contributes to a step: tokens to read into its slot, after `start`.
+
+    A sequence keeps its slot while it runs; the slots in use may have gaps. With `start` 0 the
+    slot begins anew.
+    """
 
     slot: int
     start: int
@@ -21,20 +28,41 @@ class Work:
     adapter: Adapter | None = None
 
 
-class Runner:
-    """Turns work into tensors and runs them. Sequences in work hold slots 0 to n - 1."""
+class StepRunner(Protocol):
+    """What the scheduler asks of a model."""
 
-    def __init__(self, decoder: Decoder, cache: SlotCache, adaptations: Adaptations) -> None:
-        self._decoder = decoder
-        self._adaptations = adaptations
-        self._cache = cache
-        self._device = decoder.device
+    keeps_blocks: bool
+    """Whether all it keeps of a token is in the block where that token belongs: then a sequence
+    may begin with blocks that another one filled, and the same work may be run again."""
+
+    def place(self, slot: int, blocks: Sequence[int], *, first: int) -> None:
+        """The slot's sequence has its tokens in these blocks, from its `first` block on."""
+        ...
 
     def run(self, work: Sequence[Work]) -> torch.Tensor:
         """Float32 logits, a row for each that wants them, in the order of `work`.
 
-        Work of a single token must come first, ordered by slot.
+        Work of a single token comes first.
         """
+        ...
+
+
+class Runner:
+    """Turns work into tensors and runs them through a decoder."""
+
+    keeps_blocks = True
+
+    def __init__(self, decoder: Decoder, cache: BlockCache, adaptations: Adaptations) -> None:
+        self._decoder = decoder
+        self._adaptations = adaptations
+        self._cache = cache
+        self._device = decoder.device
+        self._like = torch.empty(0, device=decoder.device, dtype=decoder.dtype)
+
+    def place(self, slot: int, blocks: Sequence[int], *, first: int) -> None:
+        self._cache.place(slot, blocks, first=first)
+
+    def run(self, work: Sequence[Work]) -> torch.Tensor:
         owners = [each.adapter for each in work for _ in each.tokens]
         self._adaptations.begin(owners, device=self._device)
         with torch.inference_mode():
@@ -42,60 +70,51 @@ class Runner:
 
     def _assemble(self, work: Sequence[Work]) -> StepTokens:
         tokens: list[int] = []
-        positions: list[int] = []
-        slots: list[int] = []
-        chunks: list[ChunkTokens] = []
         outputs: list[int] = []
-        singles: list[Work] = []
+        chunks: list[Chunk] = []
         for each in work:
-            count = len(each.tokens)
-            if count == 1:
-                singles.append(each)
-            else:
-                mask = self._chunk_mask(each.start, count)
-                chunks.append(ChunkTokens(each.slot, each.start, len(tokens), count, mask))
+            if len(each.tokens) > 1:
+                chunks.append(self._chunk(each, first=len(tokens)))
             tokens += each.tokens
-            positions += range(each.start, each.start + count)
-            slots += [each.slot] * count
             if each.wants_logits:
                 outputs.append(len(tokens) - 1)
-        position_row = self._tensor(positions)
-        used, longest = 0, 0
-        if singles:
-            used = max(each.slot for each in singles) + 1
-            longest = max(each.start for each in singles) + 1
-        single_slots = self._tensor(slots[: len(singles)])
-        dense = all(each.slot == index for index, each in enumerate(singles))
+        counts = [len(each.tokens) for each in work]
+        slots = np.repeat([each.slot for each in work], counts)
+        positions = np.concatenate(
+            [np.arange(each.start, each.start + len(each.tokens)) for each in work]
+        )
         return StepTokens(
             tokens=self._tensor(tokens),
-            positions=position_row,
-            cache_rows=self._cache.rows(self._tensor(slots), position_row),
-            singles=len(singles),
-            single_slots=None if dense else single_slots,
-            slots=used,
-            longest=longest,
-            single_mask=self._single_mask(singles, used, longest),
+            positions=self._tensor(positions),
+            cache_rows=self._tensor(self._cache.rows(slots, positions)),
+            singles=self._singles(work[: len(work) - len(chunks)]),
             chunks=chunks,
             outputs=self._tensor(outputs),
         )
 
-    def _single_mask(self, singles: list[Work], slots: int, longest: int) -> torch.Tensor | None:
-        """Hides what lies past each sequence's end; None where all are equally long."""
-        lengths = [longest] * slots
-        for each in singles:
-            lengths[each.slot] = each.start + 1
-        if all(length == longest for length in lengths):
+    def _singles(self, work: Sequence[Work]) -> Singles | None:
+        if not work:
             return None
-        hidden = torch.arange(longest, device=self._device) >= self._tensor(lengths)[:, None]
-        mask = torch.zeros(slots, longest, dtype=self._decoder.dtype, device=self._device)
-        return mask.masked_fill_(hidden, -torch.inf)[:, None, None]
+        return Singles(
+            self._cache.tables[[each.slot for each in work]],
+            np.array([each.start + 1 for each in work]),
+            kv_heads=self._cache.kv_heads,
+            like=self._like,
+        )
 
-    def _chunk_mask(self, start: int, count: int) -> torch.Tensor | None:
-        if start == 0:
-            return None
-        size = (count, start + count)
-        mask = torch.full(size, -torch.inf, dtype=self._decoder.dtype, device=self._device)
-        return mask.triu_(start + 1)
+    def _chunk(self, work: Work, *, first: int) -> Chunk:
+        count = len(work.tokens)
+        if work.start == 0:
+            return Chunk(0, first, count, sequence=None, mask=None)
+        end = work.start + count
+        mask = self._like.new_full((count, end), -torch.inf).triu_(work.start + 1)
+        sequence = gathered(
+            self._cache.tables[[work.slot]],
+            end,
+            kv_heads=self._cache.kv_heads,
+            device=self._device,
+        )
+        return Chunk(work.start, first, count, sequence=sequence, mask=mask)
 
-    def _tensor(self, values: Sequence[int]) -> torch.Tensor:
-        return torch.tensor(values, dtype=torch.long, device=self._device)
+    def _tensor(self, values: Sequence[int] | np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(np.asarray(values, dtype=np.int64)).to(self._device)

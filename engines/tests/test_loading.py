@@ -146,17 +146,22 @@ def test_sharded_weights_are_joined(folder):
     assert load(folder).vocabulary == 416
 
 
-def test_memory_bounds_the_slots(folder):
+def blocks_of(engine):
+    return engine.scheduler._blocks.count
+
+
+def test_memory_bounds_the_cache(folder):
     assert refusal(folder, memory_bytes=1_000_000) == "memory_short"
     roomy = load(folder, max_concurrency=8, max_context_tokens=512, memory_bytes=1 << 30)
-    assert roomy.scheduler.slots == 8
-    # one slot: 2 x 3 layers x 2 heads x 32 values x 4 bytes x 512 tokens
+    assert blocks_of(roomy) == 8 * 512 // 32  # a whole context for each; more would lie idle
+    # one context: 2 x 3 layers x 2 heads x 32 values x 4 bytes x 512 tokens
     weights = sum(t.numel() * 4 for t in load_file(folder / "model.safetensors").values())
-    slot = 2 * 3 * 2 * 32 * 4 * 512
+    whole = 2 * 3 * 2 * 32 * 4 * 512
     fitting = load(
-        folder, max_concurrency=8, max_context_tokens=512, memory_bytes=weights + slot * 11 // 2
+        folder, max_concurrency=8, max_context_tokens=512, memory_bytes=weights + whole * 11 // 2
     )
-    assert fitting.scheduler.slots == 5
+    assert blocks_of(fitting) == 512 // 32 * 11 // 2
+    assert fitting.scheduler.slots == 8  # whoever is short does not pay for whoever is long
 
 
 def test_the_context_is_the_smaller_of_spec_and_model(folder):

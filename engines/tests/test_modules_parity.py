@@ -7,9 +7,9 @@ import torch
 import transformers
 
 from engines.architectures import ARCHITECTURES, Way
-from engines.builtin import scheduler as scheduling
 from engines.builtin.modules_cache import OwnCaches, SlotStates
 from engines.builtin.modules_runner import ModulesRunner
+from engines.builtin.pace import Pace
 from engines.tests.make_families import FAMILIES, make_family
 from engines.tests.test_parity import Collector, ask, generated, prompts
 
@@ -49,7 +49,7 @@ def test_together_alone_and_in_chunks(engine, expected, monkeypatch):
     asked = prompts(LENGTHS, seed=2)
     assert engine.tokens(asked, max_tokens=COUNT) == expected
     assert engine.tokens(asked[:1], max_tokens=COUNT) == expected[:1]
-    monkeypatch.setattr(scheduling, "PREFILL_TOKENS", 16)
+    monkeypatch.setattr(Pace, "budget", lambda self, **_: 16)
     assert engine.tokens(asked, max_tokens=COUNT) == expected
 
 
@@ -83,10 +83,10 @@ def test_logprobs(engine, reference):
 
 
 def test_what_may_share_a_pass_does(engine, folder):
-    runner, cache = engine.engine.scheduler._runner, engine.engine.scheduler._cache
+    runner = engine.engine.scheduler._runner
     assert isinstance(runner, ModulesRunner)
     family = json.loads((folder / "config.json").read_text())["model_type"]
-    assert type(cache) is (OwnCaches if family.startswith("qwen4") else SlotStates)
+    assert type(runner._cache) is (OwnCaches if family.startswith("qwen4") else SlotStates)
 
 
 def test_every_architecture_is_compared():

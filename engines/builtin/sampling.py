@@ -34,6 +34,7 @@ class Sampler:
         self.rules = rules
         # Choices of one seeded request must differ, and be the same when asked again.
         self._dice = random.Random(None if rules.seed is None else f"{rules.seed}/{choice}")  # noqa: S311
+        self._drawn: float | None = None
         self._counts: Counter[int] = Counter()
         self._prompt = frozenset(prompt) if rules.repetition_penalty != 1.0 else frozenset()
         penalties = rules.presence_penalty or rules.frequency_penalty
@@ -68,10 +69,13 @@ class Sampler:
             )
 
     def draw(self) -> float:
-        """The next random number, in [0, 1)."""
-        return self._dice.random()
+        """The random number for the coming token, in [0, 1); the same until it is seen."""
+        if self._drawn is None:
+            self._drawn = self._dice.random()
+        return self._drawn
 
     def saw(self, token: int) -> None:
+        self._drawn = None
         if self._penalizes:
             self._counts[token] += 1
 

@@ -42,3 +42,36 @@ DEPLOYMENT_TRANSITIONS: dict[str, set[str]] = {
     status.value: set() if status is D.DELETED else {str(s) for s in D if s is not status}
     for status in D
 }
+
+
+class RolloutStatus(models.TextChoices):
+    PENDING = "pending", _("Pending")  # asked for; an earlier one is still in the way
+    PROGRESSING = "progressing", _("In progress")  # replicas start, weights move, steps bake
+    PAUSED = "paused", _("Paused")  # a person holds it where it is
+    ROLLING_BACK = "rolling_back", _("Rolling back")  # old replicas take over again
+    COMPLETED = "completed", _("Completed")  # the new variant is what the deployment serves
+    ROLLED_BACK = "rolled_back", _("Rolled back")  # by itself; the reason says why
+    ABORTED = "aborted", _("Aborted")  # by a person
+    SUPERSEDED = "superseded", _("Superseded")  # by a newer one
+
+
+R = RolloutStatus
+ROLLOUT_TRANSITIONS: dict[str, set[str]] = {
+    R.PENDING: {R.PROGRESSING, R.COMPLETED, R.ABORTED, R.SUPERSEDED},
+    R.PROGRESSING: {R.PAUSED, R.ROLLING_BACK, R.COMPLETED},
+    R.PAUSED: {R.PROGRESSING, R.ROLLING_BACK, R.COMPLETED},
+    R.ROLLING_BACK: {R.ROLLED_BACK, R.ABORTED, R.SUPERSEDED},
+    R.COMPLETED: set(),
+    R.ROLLED_BACK: set(),
+    R.ABORTED: set(),
+    R.SUPERSEDED: set(),
+}
+ROLLOUT_ACTIVE = {R.PROGRESSING, R.PAUSED, R.ROLLING_BACK}  # two variants may be running
+ROLLOUT_OPEN = ROLLOUT_ACTIVE | {R.PENDING}
+
+
+class Verdict(models.TextChoices):
+    """On a rollout whose last step waits for an evaluation."""
+
+    PASSED = "passed", _("Passed")
+    FAILED = "failed", _("Failed")

@@ -37,10 +37,13 @@ class Content:
             settings=row.settings,
         )
 
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self) | {"revision_id": str(self.revision_id)}
+
     @property
     def digest(self) -> str:
-        values = asdict(self) | {"revision_id": str(self.revision_id)}
-        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+        text = json.dumps(self.as_json(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
 
 
 def ensure(deployment: Deployment, content: Content, *, now: datetime) -> Variant:

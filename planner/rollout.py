@@ -77,6 +77,7 @@ class Sight:
     weight: int  # percent of the traffic that new replicas get now
     baked_seconds: float = 0.0  # in this step, pauses left out
     stalled_seconds: float = 0.0  # since something last went forward
+    has_been_ready: bool = False  # a new replica, at any time
     failures: int = 0  # of new replicas, in a row
     is_measured: bool = True  # False: measurements cannot be read now
     is_paused: bool = False
@@ -104,7 +105,7 @@ def decide(plan: Plan, sight: Sight) -> Decision:
     """One look at a rollout that has begun."""
     if sight.turned_back:
         return _go_back(plan, sight)
-    if sight.wanted == 0:  # nothing is served: nothing to be careful with
+    if sight.wanted == 0 and sight.has_been_ready:  # nothing is served, and the new is able to
         return _complete(plan, sight)
     verdict = _find_fault(plan, sight)
     if verdict is not None:
@@ -115,6 +116,8 @@ def decide(plan: Plan, sight: Sight) -> Decision:
 
 
 def _find_fault(plan: Plan, sight: Sight) -> tuple[str, str] | None:
+    if sight.wanted == 0:
+        return "not_proven", "No replica is wanted any more, and no new one has been ready yet."
     if sight.failures >= plan.max_failures:
         return "crash_loop", f"{sight.failures} new replicas failed in a row."
     if sight.gate == "failed":

@@ -1,6 +1,7 @@
 from deployments.models.autoscaling import Autoscaling, ScalingEvent
 from deployments.models.deployment import Deployment
 from deployments.models.replica import Replica, ReplicaEvent
+from deployments.models.rollout import Rollout, RolloutEvent
 from deployments.models.route import Route, RouteTarget
 from deployments.models.variant import Variant
 
@@ -9,6 +10,8 @@ __all__ = [
     "Deployment",
     "Replica",
     "ReplicaEvent",
+    "Rollout",
+    "RolloutEvent",
     "Route",
     "RouteTarget",
     "ScalingEvent",

@@ -27,6 +27,8 @@ class Deployment(Identified, OfOrganization, HasStatus, Leased):
     pool_name = models.CharField(max_length=60, blank=True, default="")
     # max_context_tokens, max_concurrency, dtype: planning.py reads them
     settings = models.JSONField(default=dict, blank=True)
+    # how changes are rolled out unless they say otherwise; plans.py reads it
+    rollout_plan = models.JSONField(default=dict, blank=True)
     generation = models.PositiveIntegerField(default=1)
     delete_requested_at = models.DateTimeField(null=True, blank=True)
     # what is

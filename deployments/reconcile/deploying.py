@@ -10,9 +10,10 @@ from django.db.models.functions import Coalesce
 
 from chips.choices import NodeStatus
 from common import jobs
-from deployments import variants
-from deployments.choices import PLACED, DeploymentStatus, ReplicaStatus
-from deployments.models import Deployment, Replica, ReplicaEvent, Variant
+from deployments import evidence, notify, signals
+from deployments.choices import PLACED, ROLLOUT_OPEN, DeploymentStatus, ReplicaStatus
+from deployments.models import Deployment, Replica, ReplicaEvent, Rollout, Variant
+from deployments.reconcile import rolling
 from deployments.reconcile.moves import LIVE, MAX_FAILURES, move, step_soon
 
 S = ReplicaStatus
@@ -33,7 +34,9 @@ def list_unsettled() -> QuerySet[Deployment]:
     rows = Deployment.objects.filter(deleted_at__isnull=True).annotate(
         ready_now=_count(Q(status=S.READY, wanted=True)), live_now=_count(live)
     )
-    return rows.filter(~settled | Exists(_replicas().filter(live & lost)))
+    rolling_now = Rollout.objects.filter(deployment=OuterRef("pk"), status__in=ROLLOUT_OPEN)
+    is_lost = Exists(_replicas().filter(live & lost))
+    return rows.filter(~settled | is_lost | Exists(rolling_now))
 
 
 def _count(which: Q) -> Coalesce:
@@ -45,12 +48,19 @@ def _replicas() -> QuerySet[Replica]:
     return Replica.objects.filter(deployment=OuterRef("pk"))
 
 
-@transaction.atomic
-def reconcile_deployment(deployment_id: UUID, *, now: datetime) -> bool:
+def reconcile_deployment(
+    deployment_id: UUID, *, now: datetime, read_window: evidence.ReadWindow = signals.read_window
+) -> bool:
     """One look at a deployment: create what is missing, mark what is too much, say how it is.
 
     False if it is gone, or if another worker is looking at it right now.
     """
+    seen = evidence.gather(deployment_id, now=now, read_window=read_window)
+    return _reconcile(deployment_id, seen=seen, now=now)
+
+
+@transaction.atomic
+def _reconcile(deployment_id: UUID, *, seen: evidence.Evidence | None, now: datetime) -> bool:
     rows = Deployment.objects.select_for_update(no_key=True, of=("self",), skip_locked=True)
     deployment = rows.filter(pk=deployment_id, deleted_at__isnull=True).first()
     if deployment is None:
@@ -61,15 +71,15 @@ def reconcile_deployment(deployment_id: UUID, *, now: datetime) -> bool:
         if replica.status in PLACED and _is_lost(replica):
             where = f"Node {replica.node.name}" if replica.node else "Its node"
             move(replica, S.FAILED, now=now, reason="node_lost", message=f"{where} is lost.")
-    variant = variants.ensure_served(deployment, now=now)
-    kept = _choose(deployment, variant, live)
+    live = [replica for replica in live if replica.status in LIVE]
+    wanted = rolling.advance(deployment, live, evidence=seen, now=now)
+    kept = [_choose(each, live) for each in wanted]
     for replica in live:
-        if replica.wanted and replica.status in LIVE and replica not in kept:
+        if replica.wanted and not any(replica in mine for mine in kept):
             _unwant(replica, now=now)
     live = [replica for replica in live if replica.status in LIVE]
-    if not _is_failed(deployment) and _may_start(deployment, now=now):
-        for _ in range(deployment.desired_replicas - len(kept)):
-            live.append(_create(deployment, variant, now=now))
+    for each, mine in zip(wanted, kept, strict=True):
+        live += _start_missing(deployment, each, len(mine), now=now)
     _say(deployment, live, now=now)
     return True
 
@@ -78,35 +88,42 @@ def _is_lost(replica: Replica) -> bool:
     return replica.node is None or replica.node.status == NodeStatus.LOST
 
 
-def _choose(deployment: Deployment, variant: Variant, live: Sequence[Replica]) -> list[Replica]:
+def _choose(wanted: rolling.Wanted, live: Sequence[Replica]) -> list[Replica]:
     """The replicas that stay wanted: of the right variant, the most useful ones, the oldest."""
     fitting = [
         replica
         for replica in live
         if replica.wanted
         and replica.status in WORTH
-        and replica.variant_id == variant.pk
-        and (replica.status == S.READY or not _is_failed(deployment))
+        and replica.variant_id == wanted.variant.pk
+        and (replica.status == S.READY or not wanted.is_given_up)
     ]
     fitting.sort(key=lambda replica: (WORTH[S(replica.status)], replica.created_at))
-    return fitting[: deployment.desired_replicas]
+    return fitting[: wanted.count]
 
 
 def _is_failed(deployment: Deployment) -> bool:
     return deployment.failures >= MAX_FAILURES
 
 
-def _may_start(deployment: Deployment, *, now: datetime) -> bool:
-    return deployment.next_start_at is None or deployment.next_start_at <= now
-
-
 def _unwant(replica: Replica, *, now: datetime) -> None:
     replica.wanted = False
     replica.save(update_fields=["wanted"])
+    if replica.status == S.READY:
+        notify.routes_changed()
     if replica.status == S.PENDING:
         move(replica, S.STOPPED, now=now, reason="not_wanted")
     elif replica.node is not None:
         step_soon(replica, replica.node)
+
+
+def _start_missing(
+    deployment: Deployment, wanted: rolling.Wanted, present: int, *, now: datetime
+) -> list[Replica]:
+    pauses = wanted.next_start_at is not None and wanted.next_start_at > now
+    if wanted.is_given_up or pauses:
+        return []
+    return [_create(deployment, wanted.variant, now=now) for _ in range(wanted.count - present)]
 
 
 def _create(deployment: Deployment, variant: Variant, *, now: datetime) -> Replica:

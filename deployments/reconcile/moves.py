@@ -14,8 +14,8 @@ from chips import services as chips
 from chips.models import Node
 from common import jobs, leases
 from deployments import notify
-from deployments.choices import TERMINAL, ReplicaStatus
-from deployments.models import Deployment, Replica, ReplicaEvent
+from deployments.choices import ROLLOUT_ACTIVE, TERMINAL, ReplicaStatus
+from deployments.models import Deployment, Replica, ReplicaEvent, Rollout
 
 S = ReplicaStatus
 LIVE = frozenset(S) - TERMINAL
@@ -67,12 +67,21 @@ def step_soon(replica: Replica, node: Node) -> None:
 
 
 def count_failure(replica: Replica, *, now: datetime) -> None:
-    """One more failure in a row for the replica's locked deployment, and the pause that follows."""
-    deployment = Deployment.objects.get(pk=replica.deployment_id)
+    """One more failure in a row for the replica's locked deployment, and the pause that follows.
+
+    A new replica of a rollout counts on the rollout instead: old ones are to be replaced whatever
+    becomes of the new.
+    """
+    rollouts = Rollout.objects.filter(
+        deployment=replica.deployment_id,
+        to_variant=replica.variant_id,
+        status__in=ROLLOUT_ACTIVE,
+    )
+    row = rollouts.first() or Deployment.objects.get(pk=replica.deployment_id)
     was_steady = replica.ready_at is not None and now - replica.ready_at >= STEADY
-    deployment.failures = 1 if was_steady else deployment.failures + 1
-    deployment.next_start_at = now + timedelta(seconds=pause_seconds(deployment.failures))
-    deployment.save(update_fields=["failures", "next_start_at"])
+    row.failures = 1 if was_steady else row.failures + 1
+    row.next_start_at = now + timedelta(seconds=pause_seconds(row.failures))
+    row.save(update_fields=["failures", "next_start_at"])
 
 
 def pause_seconds(failures: int) -> float:

@@ -10,16 +10,36 @@ from deployments.services.deployments import (
     scale_deployment,
     want_replicas,
 )
+from deployments.services.rollouts import (
+    Change,
+    NotGated,
+    RolloutIsOver,
+    abort_rollout,
+    give_verdict,
+    pause_rollout,
+    promote_rollout,
+    resume_rollout,
+    update_deployment,
+)
 
 __all__ = [
     "MAX_REPLICAS",
+    "Change",
     "DeploymentIsDeleting",
     "NameTaken",
+    "NotGated",
     "NotServable",
+    "RolloutIsOver",
+    "abort_rollout",
     "create_deployment",
     "delete_deployment",
+    "give_verdict",
+    "pause_rollout",
+    "promote_rollout",
     "remove_autoscaling",
+    "resume_rollout",
     "scale_deployment",
     "set_autoscaling",
+    "update_deployment",
     "want_replicas",
 ]

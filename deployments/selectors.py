@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -13,8 +13,8 @@ from accounts.models import Organization
 from chips.choices import Purpose
 from chips.models import AllocatedSlot
 from common.errors import NotFound
-from deployments.choices import ReplicaStatus
-from deployments.models import Deployment, Replica, ReplicaEvent, Route
+from deployments.choices import ROLLOUT_ACTIVE, ROLLOUT_OPEN, ReplicaStatus
+from deployments.models import Deployment, Replica, ReplicaEvent, Rollout, RolloutEvent, Route
 from models_registry.models import Revision
 
 
@@ -25,21 +25,26 @@ class ReadyReplica:
     id: UUID
     address: str
     port: int
+    variant_id: UUID
 
 
 @dataclass(frozen=True, slots=True)
 class TargetRow:
-    """A deployment behind a route. `replicas` is empty while none is ready: answer 503, not 404."""
+    """A deployment behind a route, or while a rollout moves traffic one of its two variants.
+
+    `replicas` is empty while none is ready: answer 503, not 404.
+    """
 
     deployment_id: UUID
     deployment_name: str  # the `model` that its engines answer to
     revision_id: UUID
     revision_name: str  # organization/model:number
-    weight: int
+    weight: float  # the route's, times the variant's share
     status: str
     message: str  # for people: why it is not ready
     max_concurrency: int  # sequences that one replica decodes together
     replicas: tuple[ReadyReplica, ...]
+    variant_id: UUID | None = None  # None while none is ready
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +74,12 @@ TARGET_FIELDS = (
 
 
 def get_routing_table() -> list[RouteRow]:
-    """Every route of every organization, with the replicas that are ready now: two queries.
+    """Every route of every organization, with the replicas that are ready now: three queries.
 
     Plain values instead of rows: every gateway asks for it whenever anything changes.
     """
     ready = list_ready_replicas()
+    rollouts = _list_moving_rollouts()
     rows = Route.objects.order_by("organization__slug", "name", "targets__id")
     found: dict[tuple[UUID, str], tuple[datetime, str, list[TargetRow]]] = {}
     for organization_id, slug, name, created_at, *target in rows.values_list(
@@ -81,7 +87,8 @@ def get_routing_table() -> list[RouteRow]:
     ):
         _, _, targets = found.setdefault((organization_id, name), (created_at, slug, []))
         if target[0] is not None:
-            targets.append(_target_row(target, tuple(ready.get(target[0], ()))))
+            row = _target_row(target, tuple(ready.get(target[0], ())))
+            targets.extend(_split(row, rollouts.get(row.deployment_id)))
     return [
         RouteRow(
             organization_id=organization_id,
@@ -95,14 +102,52 @@ def get_routing_table() -> list[RouteRow]:
 
 
 def list_ready_replicas() -> dict[UUID, list[ReadyReplica]]:
-    """By deployment id: the replicas that answered a real completion and still live."""
-    rows = Replica.objects.filter(status=ReplicaStatus.READY, port__isnull=False)
+    """By deployment id: the replicas that answered a real completion, still live and shall stay."""
+    rows = Replica.objects.filter(status=ReplicaStatus.READY, port__isnull=False, wanted=True)
     found: dict[UUID, list[ReadyReplica]] = defaultdict(list)
-    for deployment_id, pk, address, port in rows.values_list(
-        "deployment_id", "id", "address", "port"
+    for deployment_id, pk, address, port, variant_id in rows.values_list(
+        "deployment_id", "id", "address", "port", "variant_id"
     ):
-        found[deployment_id].append(ReadyReplica(id=pk, address=address, port=port or 0))
+        replica = ReadyReplica(id=pk, address=address, port=port or 0, variant_id=variant_id)
+        found[deployment_id].append(replica)
     return dict(found)
+
+
+def _list_moving_rollouts() -> dict[UUID, Rollout]:
+    """By deployment id: those that have two variants running."""
+    rows = Rollout.objects.filter(status__in=ROLLOUT_ACTIVE)
+    rows = rows.select_related("to_variant__revision__registered_model__organization")
+    return {row.deployment_id: row for row in rows}
+
+
+def _split(row: TargetRow, rollout: Rollout | None) -> list[TargetRow]:
+    """The target as it is, or its two variants with their shares. One that has no ready replica
+    leaves its share to the other, so that other targets of the route get no more than theirs."""
+    if rollout is None:
+        return [row]
+    variant = rollout.to_variant
+    new = tuple(each for each in row.replicas if each.variant_id == variant.pk)
+    old = tuple(each for each in row.replicas if each.variant_id != variant.pk)
+    if not new:
+        return [row]
+    share = rollout.weight / 100 if old else 1.0
+    sides = []
+    if share < 1:
+        left = row.weight * (1 - share)
+        sides.append(replace(row, weight=left, replicas=old, variant_id=old[0].variant_id))
+    if share:
+        sides.append(
+            replace(
+                row,
+                weight=row.weight * share,
+                revision_id=variant.revision_id,
+                revision_name=str(variant.revision),
+                max_concurrency=_concurrency(variant.settings),
+                replicas=new,
+                variant_id=variant.pk,
+            )
+        )
+    return sides
 
 
 def _target_row(values: Sequence[Any], replicas: tuple[ReadyReplica, ...]) -> TargetRow:
@@ -118,9 +163,14 @@ def _target_row(values: Sequence[Any], replicas: tuple[ReadyReplica, ...]) -> Ta
         weight=weight,
         status=status,
         message=message,
-        max_concurrency=int(settings.get("max_concurrency", 16)),
+        max_concurrency=_concurrency(settings),
         replicas=replicas,
+        variant_id=replicas[0].variant_id if replicas else None,
     )
+
+
+def _concurrency(settings: dict[str, Any]) -> int:
+    return int(settings.get("max_concurrency", 16))
 
 
 def list_deployments(organization: Organization) -> QuerySet[Deployment]:
@@ -152,6 +202,38 @@ def list_events(deployment: Deployment) -> QuerySet[ReplicaEvent]:
     """What happened to its replicas, newest first."""
     rows = ReplicaEvent.objects.filter(replica__deployment=deployment)
     return rows.select_related("replica__deployment").order_by("-at", "-id")
+
+
+def list_rollouts(deployment: Deployment) -> QuerySet[Rollout]:
+    """All changes of what it runs, newest first."""
+    return _rollouts().filter(deployment=deployment).order_by("-number")
+
+
+def get_rollout(organization: Organization, rollout_id: UUID) -> Rollout:
+    """Raises NotFound."""
+    rows = _rollouts().filter(deployment__organization=organization)
+    rollout = rows.filter(pk=rollout_id).first()
+    if rollout is None:
+        raise NotFound("No such rollout.")
+    return rollout
+
+
+def get_open_rollout(deployment: Deployment) -> Rollout | None:
+    """The one under way; the newest of those asked for where another has to go first."""
+    rows = list_rollouts(deployment).filter(status__in=ROLLOUT_OPEN)
+    return rows.first()
+
+
+def list_rollout_events(rollout: Rollout) -> QuerySet[RolloutEvent]:
+    """What happened to it, newest first."""
+    return RolloutEvent.objects.filter(rollout=rollout).order_by("-at", "-id")
+
+
+def _rollouts() -> QuerySet[Rollout]:
+    revision = "revision__registered_model__organization"
+    return Rollout.objects.select_related(
+        "deployment", f"to_variant__{revision}", f"from_variant__{revision}"
+    )
 
 
 def list_routes(organization: Organization) -> QuerySet[Route]:

@@ -73,7 +73,7 @@ class Target:
     deployment_name: str
     revision_id: str | None
     served_model_name: str
-    weight: int
+    weight: float
     replicas: tuple[Replica, ...]
     message: str = ""
 

@@ -130,11 +130,10 @@ def _begin(rollout: Rollout, live: Sequence[Replica], *, now: datetime) -> bool:
 
 def _hear(rollout: Rollout, *, now: datetime) -> None:
     """What people have asked for since the last look."""
-    wants_pause = rollout.pause_requested_at is not None and rollout.promote_requested_at is None
-    if rollout.status == R.PROGRESSING and wants_pause:
-        rollout.transition(R.PAUSED, now=now, reason="paused")
+    if rollout.status == R.PROGRESSING and rollout.pause_requested_at is not None:
+        rollout.transition(R.PAUSED, now=rollout.pause_requested_at, reason="paused")
         _tell(rollout, "paused", "", now)
-    elif rollout.status == R.PAUSED and not wants_pause:
+    elif rollout.status == R.PAUSED and rollout.pause_requested_at is None:
         pause = now - (rollout.status_changed_at or now)
         for name in ("step_entered_at", "progressed_at"):
             if getattr(rollout, name) is not None:

@@ -5,15 +5,18 @@ import logging
 import os
 import signal
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
 
+from agent import memory_pressure
 from agent.supervisor import Life, ProcessSupervisor
 from engines import launchers
-from engines.host import Seen, ServeSpec, SpecError
+from engines.host import Ended, Seen, ServeSpec, SpecError
+from engines.metrics_reading import sum_gauges
 
 logger = logging.getLogger(__name__)
 
@@ -21,16 +24,25 @@ PROJECT = Path(__file__).resolve().parent.parent
 HEALTH_SECONDS = 2.0
 PROOF_SECONDS = 30.0  # the first completion may compile kernels and fill caches
 SILENCE_SECONDS = 20.0  # how long a healthy engine may fail to answer before it is unhealthy
-KILL_MARGIN_SECONDS = 5.0  # past its own time for draining
+KILL_MARGIN_SECONDS = 10.0  # past its own time for draining
 LOG_TAIL_BYTES = 8000
+KILLS_FILE = "memory_kills_before"  # what count_kills said at the start
 
 
 class LocalEngineHost:
     """An EngineHost over real processes. What must survive a restart of the agent is in files
     beside the process's record: that it has been healthy, that it was asked to stop."""
 
-    def __init__(self, root: Path, *, silence_seconds: float = SILENCE_SECONDS) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        homes: Mapping[str, Path] | None = None,
+        silence_seconds: float = SILENCE_SECONDS,
+    ) -> None:
+        """`homes`: where each engine that needs an environment of its own is installed."""
         self.processes = ProcessSupervisor(root)
+        self._homes = dict(homes or {})
         self._silence_seconds = silence_seconds
         self._last_answer: dict[str, float] = {}  # by name, monotonic
         self._http = httpx.Client(timeout=HEALTH_SECONDS, trust_env=False)
@@ -64,46 +76,83 @@ class LocalEngineHost:
     def start(self, spec: ServeSpec) -> None:
         """Starts the engine's process. Raises SpecError, or OSError if it cannot be started."""
         if self.processes.observe(spec.name).life is not Life.RUNNING:
-            for path in (self._mark(spec.name), self._stop_file(spec.name)):
+            name = spec.name
+            for path in (self._mark(name), self._stop_file(name), self._was_asked(name)):
                 path.unlink(missing_ok=True)
             self._last_answer.pop(spec.name, None)
         launch = launchers.launch(
-            spec, spec_path=self.processes.spec_path(spec.name), inherited=os.environ
+            spec,
+            spec_path=self.processes.spec_path(spec.name),
+            inherited=os.environ,
+            home=self._homes.get(spec.engine),
         )
+        files = {KILLS_FILE: str(memory_pressure.count_kills()), **launch.files}
         self.processes.start(
-            spec.name, launch.command, env=launch.environment, cwd=PROJECT, spec=spec.to_json()
+            spec.name,
+            launch.command,
+            env=launch.environment,
+            cwd=PROJECT,
+            spec=spec.to_json(),
+            files=files,
         )
 
     def stop(self, name: str) -> None:
         """SIGTERM at the first call, SIGKILL at the first one past the deadline; an engine that has
-        ended is forgotten, folder and all."""
+        ended is forgotten, folder and all.
+
+        An engine that would drop its open requests is asked only once it has none, or once they
+        have had their time. Only its first process is asked: it ends its children in good order.
+        """
         if self.processes.observe(name).life is not Life.RUNNING:
             self.processes.forget(name)
             self._last_answer.pop(name, None)
             return
         asked_at = self._asked_to_stop_at(name)
         if asked_at is None:
-            self._stop_file(name).write_text(str(time.time()))
-            self.processes.signal(name, signal.SIGTERM)
-            return
+            asked_at = time.time()
+            self._stop_file(name).write_text(str(asked_at))
         spec = self._read_spec(name)
-        patience = (spec.drain_seconds if spec is not None else 0.0) + KILL_MARGIN_SECONDS
-        if not 0 <= time.time() - asked_at <= patience:
+        drain_seconds = spec.drain_seconds if spec is not None else 0.0
+        waited = time.time() - asked_at
+        if not 0 <= waited <= drain_seconds + KILL_MARGIN_SECONDS:
             logger.warning("engine %s does not end, killing it", name)
             self.processes.signal(name, signal.SIGKILL)
+            return
+        if self._was_asked(name).exists():
+            return
+        if spec is None or waited >= drain_seconds or not self._is_busy(spec):
+            self._was_asked(name).touch()
+            self.processes.signal(name, signal.SIGTERM, alone=True)
+
+    def ended(self, name: str) -> Ended | None:
+        """How the engine ended, as far as can be known; None while it runs or is not known."""
+        sight = self.processes.observe(name)
+        if sight.life is not Life.EXITED:
+            return None
+        kills = memory_pressure.count_kills()
+        with suppress(FileNotFoundError, ValueError):
+            before = int((self.processes.folder(name) / KILLS_FILE).read_text())
+            return Ended(returncode=sight.returncode, memory_ran_out=kills > before)
+        return Ended(returncode=sight.returncode)
 
     def pid(self, name: str) -> int | None:
         sight = self.processes.observe(name)
         return sight.pid if sight.life is Life.RUNNING else None
 
     def log_tail(self, name: str) -> str:
-        return self.processes.log_tail(name, limit_bytes=LOG_TAIL_BYTES)
+        """The end of what the engine said, its token left out: engines print their settings."""
+        said = self.processes.log_tail(name, limit_bytes=LOG_TAIL_BYTES)
+        spec = self._read_spec(name) if said else None
+        return said.replace(spec.token, "***") if spec is not None else said
 
     def _mark(self, name: str) -> Path:
         return self.processes.folder(name) / "healthy"
 
     def _stop_file(self, name: str) -> Path:
         return self.processes.folder(name) / "stop_asked_at"
+
+    def _was_asked(self, name: str) -> Path:
+        return self.processes.folder(name) / "sigterm_sent"
 
     def _asked_to_stop_at(self, name: str) -> float | None:
         with suppress(FileNotFoundError, ValueError):
@@ -118,11 +167,24 @@ class LocalEngineHost:
             return None
 
     def _answers_health(self, spec: ServeSpec) -> bool:
-        path = launchers.launcher_for(spec.engine).health_path
+        path = launchers.launcher_for(spec).health_path
         try:
             return self._http.get(f"http://{spec.host}:{spec.port}{path}").is_success
         except httpx.HTTPError:
             return False
+
+    def _is_busy(self, spec: ServeSpec) -> bool:
+        """Whether an engine that would drop its open requests has some. One that drains by itself
+        is never busy; one that does not tell is not either."""
+        gauges = launchers.launcher_for(spec).open_gauges
+        if not gauges:
+            return False
+        headers = {"Authorization": f"Bearer {spec.token}"}
+        try:
+            said = self._http.get(f"http://{spec.host}:{spec.port}/metrics", headers=headers)
+        except httpx.HTTPError:
+            return False
+        return said.is_success and sum_gauges(said.text, gauges) > 0
 
     def _completes(self, spec: ServeSpec) -> bool:
         """Whether it answers a real request: an open port with broken weights behind it does not."""

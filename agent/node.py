@@ -7,8 +7,10 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any
 from uuid import UUID
 
+from django.conf import settings
 from django.db import DatabaseError, close_old_connections, connections
 from django.utils import timezone
 
@@ -20,6 +22,7 @@ from chips.models import Node
 from common import leases
 from deployments import planning
 from deployments import reconcile as deployments
+from engines import installed
 from engines.host import Seen
 from training import reconcile as training
 from training.choices import HOLDING
@@ -62,6 +65,12 @@ def only_agent(name: str) -> Iterator[None]:
         yield
 
 
+def node_facts() -> dict[str, Any]:
+    """What people and placement want to know of this machine."""
+    homes = installed.homes(planning.engines_folder(), settings.FACTORY_ENGINES)
+    return probe.node_facts() | {"engines": installed.find(homes, {})}
+
+
 class NodeAgent:
     """The node's hands. `start` begins the rounds in threads, `stop` ends them; engines and
     trainers live on unless `end_processes` is called."""
@@ -69,7 +78,8 @@ class NodeAgent:
     def __init__(self, *, node: Node, cpu_accelerators: int | None = None) -> None:
         self.node = node
         folder = planning.node_folder(node.name)
-        self.engines = LocalEngineHost(folder / "engines")
+        homes = installed.homes(planning.engines_folder(), settings.FACTORY_ENGINES)
+        self.engines = LocalEngineHost(folder / "engines", homes=homes)
         self.trainers = LocalTrainerHost(
             root=folder / "runs",
             cache=planning.weights_folder(node.name),
@@ -108,7 +118,7 @@ class NodeAgent:
         chips.record_heartbeat(
             node_id=self.node.pk,
             accelerators=probe.probe(cpu_accelerators=self._cpu_accelerators),
-            facts=probe.node_facts(),
+            facts=node_facts(),
             now=timezone.now(),
         )
 

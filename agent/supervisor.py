@@ -90,9 +90,11 @@ class ProcessSupervisor:
         env: Mapping[str, str],
         cwd: Path | None = None,
         spec: str | None = None,
+        files: Mapping[str, str] | None = None,
     ) -> int:
         """Start `argv` in a session of its own and return its pid; the pid of the living one if
-        there is one already. `env` is the whole environment. Output is appended to the log.
+        there is one already. `env` is the whole environment. Output is appended to the log. `files`
+        are written beside the spec, for their owner alone.
 
         Raises OSError if the program cannot be started.
         """
@@ -103,6 +105,8 @@ class ProcessSupervisor:
             self.folder(name).mkdir(mode=0o700, exist_ok=True)
             if spec is not None:
                 _write(self.spec_path(name), spec)
+            for file, text in (files or {}).items():
+                _write(self.folder(name) / file, text)
             self.trim_log(name)
             record = Record(argv=list(argv), started_at=time.time())
             self._record(name, record)
@@ -137,21 +141,22 @@ class ProcessSupervisor:
                 return Sight(Life.RUNNING, pid=record.pid, started_at=record.started_at)
             return Sight(Life.EXITED, record.pid, record.returncode, record.started_at)
 
-    def signal(self, name: str, number: signal.Signals) -> bool:
-        """Send a signal to the process and all it started; false if it does not run."""
+    def signal(self, name: str, number: signal.Signals, *, alone: bool = False) -> bool:
+        """Send a signal to the process and all it started, or to it `alone`, for it to end its
+        children in good order; false if it does not run."""
         with self._lock:
             sight = self.observe(name)
             if sight.life is not Life.RUNNING or sight.pid is None:
                 return False
             with suppress(ProcessLookupError):
-                os.killpg(sight.pid, number)
+                (os.kill if alone else os.killpg)(sight.pid, number)
             return True
 
     def forget(self, name: str) -> None:
         """Kill what may still run of it and remove its folder. An unknown name is fine."""
         with self._lock:
             self.signal(name, signal.SIGKILL)
-            self._kill_marked(name)
+            self._kill_left(name, self._read(name))
             shutil.rmtree(self.folder(name), ignore_errors=True)
 
     def names(self) -> frozenset[str]:
@@ -221,7 +226,7 @@ class ProcessSupervisor:
 
     def _ended(self, name: str, record: Record) -> Record:
         child = self._children.pop(record.pid, None) if record.pid else None
-        self._kill_marked(name)
+        self._kill_left(name, record)
         code = child.returncode if child is not None else None
         record = replace(record, ended_at=time.time(), returncode=code)
         self._record(name, record)
@@ -237,12 +242,26 @@ class ProcessSupervisor:
                         return process.pid
         return None
 
-    def _kill_marked(self, name: str) -> None:
+    def _kill_left(self, name: str, record: Record | None) -> None:
+        """Kill what carries the name's mark, and what is in a session with it. A child that gave
+        itself a title has overwritten its mark: such ones are known by the recorded session."""
+        ours: set[int] = set()
         for marked, process in self._marked():
             if marked == name:
+                with suppress(ProcessLookupError):
+                    ours.add(os.getsid(process.pid))
                 with suppress(psutil.NoSuchProcess):
                     process.kill()
                     self._reap(process.pid)
+        recorded = record.pid if record is not None and _may_be_left(record) else None
+        for pid in psutil.pids():
+            with suppress(ProcessLookupError, PermissionError):
+                session = os.getsid(pid)
+                if session == os.getsid(0):
+                    continue
+                if session in ours or (session == recorded and _has_lost_its_mark(pid)):
+                    os.kill(pid, signal.SIGKILL)
+                    self._reap(pid)
 
     def _reap(self, pid: int) -> None:
         if (child := self._children.pop(pid, None)) is not None:
@@ -258,6 +277,30 @@ class ProcessSupervisor:
                     yield name, process
 
 
+def _may_be_left(record: Record) -> bool:
+    """Whether a session of the recorded number may still be the record's: nobody else leads it,
+    and the machine has not been started anew."""
+    if record.pid is None or not record.born:
+        return False
+    now = birth(record.pid)
+    try:
+        return now == record.born or (not now and record.born.startswith(_boot()))
+    except OSError:  # not Linux
+        return now == record.born
+
+
+def _has_lost_its_mark(pid: int) -> bool:
+    """A title that is shorter than the command line before it fills the environment with zeros."""
+    try:
+        return (PROC / str(pid) / "environ").read_bytes()[:1] == b"\0"
+    except OSError:
+        return False
+
+
+def _boot() -> str:
+    return (PROC / "sys/kernel/random/boot_id").read_text().strip()
+
+
 def birth(pid: int) -> str:
     """When the living process `pid` began, to tell it from a later one that got the same number;
     empty if there is none, or a zombie.
@@ -270,8 +313,7 @@ def birth(pid: int) -> str:
         if process.status() == psutil.STATUS_ZOMBIE:
             return ""
         fields = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
-        boot = (PROC / "sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {fields[19]}"
+        return f"{_boot()} {fields[19]}"
     except psutil.NoSuchProcess:
         return ""
     except OSError:

@@ -11,6 +11,7 @@ from accounts.models import Quota
 from chips import selectors
 from chips.choices import AcceleratorStatus, NodeStatus
 from chips.models import Accelerator, AcceleratorType, Node, Pool
+from engines.launchers import LAUNCHERS
 from planner.placement import AcceleratorRequest, CandidateAccelerator, CandidateNode, CandidatePool
 
 __all__ = ["AcceleratorRequest", "candidate_nodes", "candidate_pools"]
@@ -22,8 +23,13 @@ ANYWHERE = frozenset({"fake"})
 
 def candidate_nodes(nodes: QuerySet[Node]) -> list[CandidateNode]:
     """The nodes with their accelerators and free slots as they are now: four plain queries."""
-    accelerators = _candidate_accelerators(nodes)
-    rows = nodes.values_list("pk", "name", "pool__name", "status", "cordoned_at").order_by()
+    rows = list(
+        nodes.values_list(
+            "pk", "name", "pool__name", "status", "cordoned_at", "facts__engines"
+        ).order_by()
+    )
+    installed = {row[0]: frozenset(row[5]) for row in rows if isinstance(row[5], dict)}
+    accelerators = _candidate_accelerators(nodes, installed)
     return [
         CandidateNode(
             id=pk,
@@ -31,9 +37,10 @@ def candidate_nodes(nodes: QuerySet[Node]) -> list[CandidateNode]:
             pool_name=pool_name,
             is_ready=status == NodeStatus.READY,
             is_cordoned=cordoned_at is not None,
+            engines=installed.get(pk),
             accelerators=tuple(accelerators.get(pk, ())),
         )
-        for pk, name, pool_name, status, cordoned_at in rows
+        for pk, name, pool_name, status, cordoned_at, _engines in rows
     ]
 
 
@@ -62,8 +69,14 @@ def engines_of(*, torch_device: str, engines: Iterable[str]) -> frozenset[str]:
     return built_in | frozenset(engines)
 
 
-def _candidate_accelerators(nodes: QuerySet[Node]) -> dict[UUID, list[CandidateAccelerator]]:
-    """By node, in the order of their indexes. Values, not rows: there may be thousands."""
+def _candidate_accelerators(
+    nodes: QuerySet[Node], installed: Mapping[UUID, frozenset[str]]
+) -> dict[UUID, list[CandidateAccelerator]]:
+    """By node, in the order of their indexes. Values, not rows: there may be thousands.
+
+    An engine that an operator described runs on whatever its node has: no data sheet knows it.
+    """
+    described = {pk: engines - LAUNCHERS.keys() for pk, engines in installed.items()}
     ours = nodes.order_by().values("pk")
     present = Accelerator.objects.exclude(status=AcceleratorStatus.GONE).filter(node__in=ours)
     rows = list(
@@ -87,7 +100,7 @@ def _candidate_accelerators(nodes: QuerySet[Node]) -> dict[UUID, list[CandidateA
             index=index,
             type_slug=slug,
             torch_device=torch_device,
-            engines=engines,
+            engines=engines | described.get(node_id, frozenset()),
             memory_bytes=memory_bytes,
             slots=slots,
             free_slots=every - held[pk] if pk in held else every,

@@ -24,6 +24,7 @@ class Device:
     torch_device: str
     visible_devices_variable: str
     memory_bytes: int | None
+    whole_memory_bytes: int | None = None  # of the device, whoever holds the rest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +67,7 @@ def _device(row: Accelerator, slots: set[int]) -> Device:
         torch_device=row.type.torch_device,
         visible_devices_variable=row.type.visible_devices_variable,
         memory_bytes=None if memory is None else memory * len(slots) // row.slots,
+        whole_memory_bytes=memory,
     )
 
 

@@ -15,7 +15,8 @@ from common.errors import InvalidInput
 from deployments import selectors
 from deployments.models import Replica
 from deployments.variants import Served
-from engines.host import DTYPES, ServeSpec
+from engines import launchers
+from engines.host import DTYPES, REASONING_PARSERS, TOOL_PARSERS, ServeSpec
 from models_registry.models import Revision
 from planner import memory
 from planner.placement import AcceleratorRequest
@@ -24,6 +25,7 @@ from planner.shapes import ModelShape
 # Where the files do not tell a model's shape: a fifth more than its weights, for cache and all else.
 UNKNOWN_SHAPE_FACTOR = 1.2
 DEFAULT_CONTEXT_TOKENS = 8192
+SLOWEST_LOADING = 100 * 10**6  # bytes a second: a busy spinning disk, or a network of 1 Gbit/s
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,10 @@ class ServeSettings:
     max_waiting: int = 256
     dtype: str = "auto"
     drain_seconds: float = 30.0
-    startup_limit_seconds: float = 900.0
+    startup_limit_seconds: float | None = None  # None: by engine and size of the weights
+    tool_parser: str = "auto"  # auto: by the model's chat template
+    reasoning_parser: str = "auto"
+    engine_arguments: dict[str, Any] | None = None  # those that the engine's launcher lets through
     environment: dict[str, str] | None = None  # of the fake engine alone: FAKE_*
 
     LIMITS = {
@@ -44,6 +49,11 @@ class ServeSettings:
         "max_waiting": (0, 1 << 20),
         "drain_seconds": (0, 3600),
         "startup_limit_seconds": (10, 86_400),
+    }
+    CHOICES = {
+        "dtype": DTYPES,
+        "tool_parser": TOOL_PARSERS,
+        "reasoning_parser": REASONING_PARSERS,
     }
 
     @classmethod
@@ -58,17 +68,22 @@ class ServeSettings:
                     raise InvalidInput(
                         f"{value!r} is out of range.", field=field, remedy=f"Use {low} to {high}."
                     )
-            elif name == "dtype":
-                if value not in DTYPES:
+            elif name in cls.CHOICES:
+                if value not in cls.CHOICES[name]:
                     raise InvalidInput(
-                        f"{value!r} is no dtype.",
+                        f"{value!r} is no {name}.",
                         field=field,
-                        remedy=f"Use one of {', '.join(DTYPES)}.",
+                        remedy=f"Use one of {', '.join(cls.CHOICES[name])}.",
+                    )
+            elif name == "engine_arguments":
+                if not isinstance(value, dict):
+                    raise InvalidInput(
+                        "Not an object.", field=field, remedy="Give names and values."
                     )
             elif name == "environment":
                 _check_environment(value)
             else:
-                known = ", ".join([*cls.LIMITS, "dtype"])
+                known = ", ".join([*cls.LIMITS, *cls.CHOICES, "engine_arguments"])
                 raise InvalidInput("No such setting.", field=field, remedy=f"Known are {known}.")
         return cls(**values)
 
@@ -150,10 +165,25 @@ def serve_spec(replica: Replica, devices: Sequence[Device], model_path: Path) ->
         max_context_tokens=_context_tokens(replica.revision, wanted),
         max_concurrency=wanted.max_concurrency,
         max_waiting=wanted.max_waiting,
+        device_count=max(len(devices), 1),
+        device_memory_bytes=devices[0].whole_memory_bytes if devices else None,
+        tool_parser=wanted.tool_parser,
+        reasoning_parser=wanted.reasoning_parser,
+        arguments=wanted.engine_arguments or {},
         memory_bytes=sum(known) if known and len(known) == len(devices) else None,
         drain_seconds=wanted.drain_seconds,
         environment=_visible(devices) | (wanted.environment or {}),
     )
+
+
+def startup_limit_seconds(wanted: Served) -> float:
+    """How long a replica may take from its placement to its first answer: what was set, else what
+    the engine needs at most by itself, and time to fetch the weights and to load them."""
+    given = ServeSettings.read(wanted.settings).startup_limit_seconds
+    if given is not None:
+        return given
+    launcher = launchers.known(wanted.engine)
+    return launcher.start_seconds + 2 * wanted.revision.size_bytes / SLOWEST_LOADING
 
 
 def _visible(devices: Sequence[Device]) -> dict[str, str]:
@@ -161,7 +191,10 @@ def _visible(devices: Sequence[Device]) -> dict[str, str]:
     variable = devices[0].visible_devices_variable if devices else ""
     if not variable or devices[0].torch_device == "cpu":
         return {}
-    return {variable: ",".join(str(device.index) for device in devices)}
+    variables = {variable: ",".join(str(device.index) for device in devices)}
+    if variable == "CUDA_VISIBLE_DEVICES":  # the driver counts by bus, the runtime by speed
+        variables["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
+    return variables
 
 
 def replica_token(replica_id: UUID) -> str:
@@ -173,6 +206,11 @@ def replica_token(replica_id: UUID) -> str:
 def node_folder(node_name: str) -> Path:
     """Everything that a node keeps: processes, weights, work in progress."""
     return Path(settings.FACTORY_DATA) / "node" / node_name
+
+
+def engines_folder() -> Path:
+    """Where a machine's engines are installed, each in a folder of its name, for all its nodes."""
+    return Path(settings.FACTORY_DATA) / "engines"
 
 
 def weights_folder(node_name: str) -> Path:

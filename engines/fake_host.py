@@ -1,6 +1,6 @@
 """An engine host without processes, for tests of whatever drives one."""
 
-from engines.host import Seen, ServeSpec
+from engines.host import Ended, Seen, ServeSpec
 
 
 class FakeHost:
@@ -17,6 +17,7 @@ class FakeHost:
         self.stopped: list[str] = []  # names, in order, each call
         self.slow_to_stop: set[str] = set()
         self.logs: dict[str, str] = {}
+        self.endings: dict[str, Ended] = {}
 
     def observe(self, name: str) -> Seen:
         return self.seen.get(name, Seen.ABSENT)
@@ -38,3 +39,6 @@ class FakeHost:
 
     def log_tail(self, name: str) -> str:
         return self.logs.get(name, "")
+
+    def ended(self, name: str) -> Ended | None:
+        return self.endings.get(name, Ended()) if self.observe(name) is Seen.EXITED else None

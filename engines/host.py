@@ -41,6 +41,15 @@ class Seen(enum.StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Ended:
+    """How an engine ended. `returncode` as subprocess counts; None: nobody was there to ask.
+    `memory_ran_out`: while it lived, its machine killed a process for memory."""
+
+    returncode: int | None = None
+    memory_ran_out: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class ServeSpec:
     """One replica's engine process, complete: equal specs start equal engines.
 
@@ -68,9 +77,14 @@ class ServeSpec:
     adapter_folders: Sequence[str] = ()  # LoRA adapters are loaded from inside these; none: never
     max_adapters: int = 32  # held in memory at once; others are read again when asked for
     drain_seconds: float = 30.0  # what open requests get to finish after SIGTERM
+    device_count: int = 1  # devices of the same kind, that of `device` the first
+    device_memory_bytes: int | None = None  # of each of them, all of it; None: not known
+    arguments: Mapping[str, Any] = field(default_factory=dict)  # what its launcher lets through
+    template: Mapping[str, Any] | None = None  # an engine that an operator described
     environment: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "arguments", dict(self.arguments))
         object.__setattr__(self, "cores", tuple(self.cores))
         object.__setattr__(self, "adapter_folders", tuple(self.adapter_folders))
         object.__setattr__(self, "environment", dict(self.environment))
@@ -82,6 +96,9 @@ class ServeSpec:
         self._require_integer("max_concurrency", 1, 4096)
         self._require_integer("max_waiting", 0, 1 << 20)
         self._require_integer("max_adapters", 1, 4096)
+        self._require_integer("device_count", 1, 1024)
+        if self.device_memory_bytes is not None:
+            self._require_integer("device_memory_bytes", 1, 1 << 50)
         if self.memory_bytes is not None:
             self._require_integer("memory_bytes", 1, 1 << 50)
         if not isinstance(self.drain_seconds, int | float) or not 0 <= self.drain_seconds <= 86_400:
@@ -195,4 +212,8 @@ class EngineHost(Protocol):
 
     def log_tail(self, name: str) -> str:
         """The end of what the engine said, also after it exited; empty once it is stopped."""
+        ...
+
+    def ended(self, name: str) -> Ended | None:
+        """How the engine ended; None while it runs or where nothing of that name is known."""
         ...

@@ -22,6 +22,7 @@ class Filter(enum.StrEnum):
     CORDONED = "cordoned"
     TORCH_DEVICE = "torch_device"
     ENGINE = "engine"
+    NOT_INSTALLED = "not_installed"
     MEMORY = "memory"
     TOO_FEW = "too_few"
     UNHEALTHY = "unhealthy"
@@ -88,6 +89,7 @@ class CandidateNode:
     pool_name: str
     is_ready: bool = True
     is_cordoned: bool = False
+    engines: frozenset[str] | None = None  # what is installed there; None: not told
     accelerators: Sequence[CandidateAccelerator] = ()
 
 
@@ -248,6 +250,12 @@ def _try_group(
         )
     if request.engine is not None and request.engine not in first.engines:
         return Filter.ENGINE, f"{where} does not run the engine {request.engine}"
+    if (
+        request.engine is not None
+        and node.engines is not None
+        and request.engine not in node.engines
+    ):
+        return Filter.NOT_INSTALLED, f"node {node.name} does not have the engine {request.engine}"
     able = group
     if request.memory_bytes is not None:
         able = [each for each in able if _has_memory(each, request)]

@@ -100,7 +100,15 @@ def create(into: Path) -> Path:
 
 def fill(interpreter: Path, pins: Path) -> None:
     """The list is complete, so pip is told to look for nothing else: that keeps CUDA builds out."""
-    command = [interpreter, "-m", "pip", "install", "--no-deps", "--requirement", pins]
+    command: list[str | Path] = [
+        interpreter,
+        "-m",
+        "pip",
+        "install",
+        "--no-deps",
+        "--requirement",
+        pins,
+    ]
     environment = os.environ | {"PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     if subprocess.run(command, env=environment, check=False).returncode == 0:
         return
@@ -130,7 +138,7 @@ def alias(interpreter: Path, *, asked_name: str, installed: str, local: str) -> 
 
 
 def prove(interpreter: Path, name: str) -> None:
-    command = [interpreter, *ENVIRONMENTS[name].proof]
+    command: list[str | Path] = [interpreter, *ENVIRONMENTS[name].proof]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         last = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]

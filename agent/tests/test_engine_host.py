@@ -1,16 +1,20 @@
 """The real host over real fake engines."""
 
+import dataclasses
 import os
 import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import openai
 import pytest
 
 from agent import engine_host
 from agent.engine_host import LocalEngineHost
-from engines.host import EngineHost, Seen, SpecError
+from engines import launchers
+from engines.host import Ended, EngineHost, Seen, SpecError
 from engines.tests.make import make_spec
 
 pytestmark = pytest.mark.processes
@@ -99,6 +103,62 @@ def test_stop_is_asked_once_and_ends_in_absence(root: Path) -> None:
     until(stopped)
     assert not (root / "a").exists()
     host.stop("a")  # an unknown name is fine
+
+
+@pytest.fixture
+def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fake engine taken for one that drops what is open when it is asked to end."""
+    gauges = ("vllm:num_requests_running", "vllm:num_requests_waiting")
+    fake = dataclasses.replace(launchers.LAUNCHERS["fake"], open_gauges=gauges)
+    monkeypatch.setitem(launchers.LAUNCHERS, "fake", fake)
+
+
+def open_stream(host: LocalEngineHost) -> openai.Stream[Any]:
+    spec = host._read_spec("a")
+    assert spec is not None
+    client = openai.OpenAI(base_url=f"http://127.0.0.1:{spec.port}/v1", api_key=spec.token)
+    stream = client.completions.create(model="tiny", prompt="x", max_tokens=40, stream=True)
+    next(stream)
+    return stream
+
+
+@pytest.mark.usefixtures("forgetful")
+def test_an_engine_that_drops_requests_is_asked_to_end_once_it_has_none(root: Path) -> None:
+    host = started(root, environment={"FAKE_DELAY_SECONDS": "0.05", "FAKE_TOKENS": "40"})
+    stream = open_stream(host)
+    host.stop("a")
+    assert not host._was_asked("a").exists()
+    assert sum(1 for _ in stream) > 20  # all of them came
+    until(lambda: host.stop("a") or host._was_asked("a").exists())
+    until(lambda: host.stop("a") or host.observe("a") is Seen.ABSENT)
+
+
+@pytest.mark.usefixtures("forgetful")
+def test_open_requests_get_their_time_and_no_more(root: Path) -> None:
+    host = started(root, drain_seconds=0.5, environment={"FAKE_DELAY_SECONDS": "1"})
+    with open_stream(host):
+        host.stop("a")
+        assert not host._was_asked("a").exists()
+        until(lambda: host.stop("a") or host._was_asked("a").exists(), seconds=5)
+
+
+def test_the_log_that_others_read_is_without_the_token(root: Path) -> None:
+    host = LocalEngineHost(root)
+    host.start(make_spec(name="a", token="s3cret", environment={"FAKE_FAIL": "key is s3cret"}))
+    until(lambda: host.observe("a") is Seen.EXITED)
+    assert "key is ***" in host.log_tail("a")
+
+
+def test_how_an_engine_ended_is_told(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = started(root)
+    assert host.ended("a") is None
+    pid = host.pid("a")
+    assert pid is not None
+    monkeypatch.setattr(engine_host.memory_pressure, "count_kills", lambda: 10**9)
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: host.observe("a") is Seen.EXITED)
+    assert host.ended("a") == Ended(returncode=-9, memory_ran_out=True)
+    assert host.ended("b") is None
 
 
 def test_an_engine_past_its_deadline_is_killed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,6 +101,72 @@ def test_what_a_killed_process_leaves_behind_is_ended(root: Path) -> None:
     until(lambda: not grandchild.is_running() or grandchild.status() == psutil.STATUS_ZOMBIE)
 
 
+# A child that takes the mark away, as setproctitle does: zeros over its environment.
+TITLED = (
+    "import ctypes, os, time\n"
+    "if os.fork() == 0:\n"
+    "    fields = open('/proc/self/stat').read().rpartition(')')[2].split()\n"
+    "    start, end = int(fields[47]), int(fields[48])\n"
+    "    ctypes.memset(start, 0, end - start)\n"
+    "    print(os.getpid(), flush=True)\n"
+    "time.sleep(60)\n"
+)
+
+
+@pytest.mark.parametrize("is_adopted", [False, True])
+def test_children_that_hide_behind_a_title_are_ended_too(root: Path, is_adopted: bool) -> None:
+    one = ProcessSupervisor(root)
+    pid = start(one, argv=[sys.executable, "-c", TITLED])
+    until(lambda: one.log_tail("a").endswith("\n"))
+    child = psutil.Process(int(one.log_tail("a")))
+    assert supervisor.MARK not in child.environ()
+    os.kill(pid, signal.SIGKILL)
+    looking = ProcessSupervisor(root) if is_adopted else one
+    until(lambda: life(looking) is Life.EXITED)
+    until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
+
+
+def test_a_strangers_session_of_the_same_number_is_left_alone(root: Path) -> None:
+    """Its leader has ended, as a daemon's does, and its number once was our process's."""
+    daemon = "import os, sys, time\nif os.fork(): sys.exit()\nprint(os.getpid(), flush=True)\ntime.sleep(60)"
+    leader = subprocess.Popen(
+        [sys.executable, "-c", daemon], stdout=subprocess.PIPE, start_new_session=True
+    )
+    assert leader.stdout is not None
+    stranger = psutil.Process(int(leader.stdout.readline()))
+    leader.wait()
+    try:
+        one = ProcessSupervisor(root)
+        start(one)
+        path = root / "a" / "process.json"
+        record = json.loads(path.read_text())
+        one.forget("a")
+        (root / "a").mkdir()
+        path.write_text(json.dumps(record | {"pid": leader.pid}))
+        assert life(one) is Life.EXITED
+        assert stranger.is_running()
+    finally:
+        stranger.kill()
+
+
+def test_a_signal_may_be_for_the_process_alone(root: Path) -> None:
+    family = (
+        "import signal, subprocess, sys, time\n"
+        "signal.signal(15, lambda *_: print('asked', flush=True))\n"
+        "c = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+        "print(c.pid, flush=True)\n"
+        "c.wait()\n"
+    )
+    one = ProcessSupervisor(root)
+    start(one, argv=[sys.executable, "-c", family])
+    until(lambda: one.log_tail("a").endswith("\n"))
+    child = psutil.Process(int(one.log_tail("a")))
+    assert one.signal("a", signal.SIGTERM, alone=True)
+    until(lambda: one.log_tail("a").endswith("asked\n"))
+    with pytest.raises(psutil.TimeoutExpired):
+        child.wait(timeout=0.2)
+
+
 def test_sigkill_ends_what_sigterm_does_not(root: Path) -> None:
     one = ProcessSupervisor(root)
     start(one, argv=STUBBORN)

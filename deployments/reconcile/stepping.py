@@ -103,7 +103,7 @@ def _step(replica: Replica, *, host: EngineHost, now: datetime) -> bool:
     name, failure = str(replica.pk), None
     seen = host.observe(name)  # slow: no transaction is open here
     log_tail = host.log_tail(name)
-    limit = planning.ServeSettings.read(replica.variant.settings).startup_limit_seconds
+    limit = planning.startup_limit_seconds(replica.variant)
     is_overdue = now - (replica.placed_at or now) > timedelta(seconds=limit)
     if replica.status == S.STARTING and replica.wanted and seen is Seen.ABSENT and not is_overdue:
         failure = _launch(replica, host=host, now=now)

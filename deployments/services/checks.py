@@ -7,6 +7,7 @@ from common.errors import DomainError, InvalidInput
 from deployments.planning import ServeSettings
 from deployments.variants import Content
 from engines import architectures
+from engines.host import SpecError
 from engines.launchers import LAUNCHERS
 from models_registry.choices import RevisionKind
 from models_registry.models import Revision
@@ -53,7 +54,13 @@ def check_content(content: Content, revision: Revision) -> None:
             remedy="Leave it out to use any pool that fits.",
         )
     _check_servable(revision, content.engine)
-    ServeSettings.read(dict(content.settings))
+    wanted = ServeSettings.read(dict(content.settings))
+    try:
+        LAUNCHERS[content.engine].check_arguments(wanted.engine_arguments or {})
+    except SpecError as error:
+        raise InvalidInput(
+            f"{error.problem}.", field=f"settings.engine_{error.field}", remedy=f"{error.remedy}."
+        ) from error
 
 
 def _check_range(field: str, value: int, low: int, high: int) -> None:

@@ -40,7 +40,10 @@ def make_device(index: int, **changes: object) -> Device:
 def test_devices_of_a_vendor_are_the_only_ones_visible(tmp_path: Path) -> None:
     replica = make_replica(make_deployment(tmp_path), status=ReplicaStatus.READY)
     spec = planning.serve_spec(replica, [make_device(2), make_device(5)], tmp_path)
-    assert spec.environment == {"CUDA_VISIBLE_DEVICES": "2,5"}
+    assert spec.environment == {
+        "CUDA_VISIBLE_DEVICES": "2,5",
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+    }
     assert (spec.device, spec.memory_bytes) == ("cuda:0", 160 * 2**30)
     unknown = [make_device(2), make_device(5, memory_bytes=None)]
     assert planning.serve_spec(replica, unknown, tmp_path).memory_bytes is None

@@ -71,7 +71,7 @@ def test_a_launch_leaves_secrets_behind():
 
 def test_an_unknown_engine_is_refused():
     with pytest.raises(SpecError, match="steam"):
-        launchers.command(make_spec(engine="steam"), spec_path=Path("/run/spec.json"))
+        launchers.launch(make_spec(engine="steam"), spec_path=Path("/run/spec.json"), inherited={})
 
 
 def test_the_fake_host_starts_once_and_stops():

@@ -48,6 +48,14 @@ FACTORY_IMPORT_FOLDERS = [
     str(BASE_DIR / "demo" / "tiny_qwen3" / "model"),
     *filter(None, os.environ.get("FACTORY_IMPORT_FOLDERS", "").split(":")),
 ]
+# Where a node has engines that need an environment of their own, as name=folder:name=folder; the
+# others are looked for in FACTORY_DATA/engines/NAME.
+FACTORY_ENGINES = {
+    name: Path(folder).resolve()
+    for name, _, folder in (
+        each.partition("=") for each in os.environ.get("FACTORY_ENGINES", "").split(":") if each
+    )
+}
 HUGGING_FACE_ENDPOINT = os.environ.get("HF_ENDPOINT") or None  # None: the client's own default
 HUGGING_FACE_TOKEN = os.environ.get("HF_TOKEN", "")
 MODELSCOPE_ENDPOINT = os.environ.get("MODELSCOPE_ENDPOINT") or None

@@ -23,6 +23,7 @@ def make_node(
     engines: frozenset[str] = frozenset({"transformers"}),
     memory_bytes: int | None = 8 * GIB,
     is_healthy: bool = True,
+    installed: frozenset[str] | None = None,
     **fields: bool,
 ) -> CandidateNode:
     """A node whose accelerator `index` has the slots `held[index]` taken."""
@@ -31,6 +32,7 @@ def make_node(
         id=UUID(int=10**6 + number),
         name=f"node-{number}",
         pool_name=pool,
+        engines=installed,
         accelerators=tuple(
             CandidateAccelerator(
                 id=accelerator_id(number, index),

@@ -131,6 +131,12 @@ ONE = AcceleratorRequest(accelerators=1)
             Filter.TORCH_DEVICE,
         ),
         (AcceleratorRequest(accelerators=1, engine="vllm"), make_node(), OPEN[0], Filter.ENGINE),
+        (
+            AcceleratorRequest(accelerators=1, engine="vllm"),
+            make_node(engines=frozenset({"vllm"}), installed=frozenset({"transformers"})),
+            OPEN[0],
+            Filter.NOT_INSTALLED,
+        ),
         (AcceleratorRequest(slots=5), make_node(slots=4), OPEN[0], Filter.TOO_FEW),
     ],
 )

@@ -11,7 +11,7 @@ from django.db import OperationalError, connection
 from django.utils import timezone
 
 from agent import probe, tasks
-from agent.node import AnotherAgent, NodeAgent, only_agent
+from agent.node import AnotherAgent, NodeAgent, node_facts, only_agent
 from chips import services as chips
 from chips.models import Node
 from common.errors import DomainError
@@ -92,7 +92,7 @@ class Command(BaseCommand):
             name=name,
             address=options["address"],
             accelerators=probe.probe(cpu_accelerators=options["cpu_accelerators"]),
-            facts=probe.node_facts(),
+            facts=node_facts(),
             now=timezone.now(),
         )
 

@@ -1,0 +1,91 @@
+"""vLLM, and its hardware plug-ins, which bring the same program.
+
+The token travels in the environment: a command line is read by everyone on the machine. It guards
+/v1 alone; /health, /metrics and a few tools stand open, so the engine belongs behind the gateway.
+"""
+
+from engines.host import ServeSpec
+from engines.launchers.launcher import (
+    Launcher,
+    Place,
+    core_list,
+    memory_share,
+    thread_environment,
+    weight_bytes,
+)
+from engines.launchers.parsers import find_parsers
+
+GIB = 2**30
+PROCESS_BYTES = 2 * GIB  # on a CPU: three processes with their libraries and buffers
+LORAS_IN_A_BATCH = 8
+
+
+def _command(spec: ServeSpec, place: Place) -> list[str]:
+    # Started by its interpreter: the script's first line names one that a moved folder lost.
+    words = [place.program("bin/python"), place.program("bin/vllm"), "serve", spec.model_path]
+    words += [f"--served-model-name={spec.served_model_name}"]
+    words += [f"--host={spec.host}", f"--port={spec.port}", f"--dtype={spec.dtype}"]
+    words += [f"--max-model-len={spec.max_context_tokens}"]
+    words += [f"--max-num-seqs={spec.max_concurrency}"]
+    words += ["--uvicorn-log-level=warning"]  # it is asked for its health every second
+    words += ["--scheduling-policy=priority"]  # else it refuses a request that says its priority
+    if spec.device_count > 1:
+        words += [f"--tensor-parallel-size={spec.device_count}"]
+    share = memory_share(spec)
+    if spec.device != "cpu" and share is not None:
+        words += [f"--gpu-memory-utilization={share}"]
+    parsers = find_parsers(spec)
+    if parsers.tools != "none":
+        words += ["--enable-auto-tool-choice", f"--tool-call-parser={parsers.tools}"]
+    if parsers.reasoning != "none":
+        words += [f"--reasoning-parser={parsers.reasoning}"]
+    return words + VLLM.further_words(spec, off="--no-")
+
+
+def _environment(spec: ServeSpec, place: Place) -> dict[str, str]:
+    variables = thread_environment(spec) | {
+        "VLLM_API_KEY": spec.token,
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+    }
+    if place.home is not None:  # compiled kernels are kept with the engine, for all its replicas
+        variables["VLLM_CACHE_ROOT"] = str(place.home / "cache")
+    if spec.device == "cpu":
+        variables["VLLM_CPU_KVCACHE_SPACE"] = str(_cache_gib(spec))
+        if spec.cores:
+            variables["VLLM_CPU_OMP_THREADS_BIND"] = core_list(spec)
+    return variables
+
+
+def _cache_gib(spec: ServeSpec) -> int:
+    """Whole GiB for the KV cache on a CPU: what the weights and the processes leave, at least 1."""
+    if spec.memory_bytes is None:
+        return 4
+    left = spec.memory_bytes - weight_bytes(spec) - PROCESS_BYTES
+    return max(left // GIB, 1)
+
+
+VLLM = Launcher(
+    command=_command,
+    environment=_environment,
+    program="bin/vllm",
+    distribution="vllm",
+    open_gauges=("vllm:num_requests_running", "vllm:num_requests_waiting"),
+    start_seconds=600,  # compiling takes 1 to 3 minutes, more with several devices
+    arguments={
+        "block-size": int,
+        "cpu-offload-gb": float,
+        "enable-chunked-prefill": bool,
+        "enable-expert-parallel": bool,
+        "enable-prefix-caching": bool,
+        "enforce-eager": bool,
+        "kv-cache-dtype": ("auto", "fp8", "fp8_e4m3", "fp8_e5m2"),
+        "language-model-only": bool,
+        "max-num-batched-tokens": int,
+        "pipeline-parallel-size": int,
+        "quantization": ("awq", "awq_marlin", "ascend", "compressed-tensors", "fp8", "gptq",
+                         "gptq_marlin", "modelopt"),
+        "seed": int,
+        "swap-space": float,
+    },
+)  # fmt: skip

@@ -28,6 +28,11 @@ def enqueue(
     transaction.on_commit(functools.partial(_send, name, queue, expires_seconds, kwargs))
 
 
+def send(name: str, *, expires_seconds: float | None = None, **kwargs: object) -> None:
+    """Send task `name` now, whatever is or is not committed; touches no database."""
+    _send(name, None, expires_seconds, kwargs)
+
+
 def _send(name: str, queue: str | None, expires: float | None, kwargs: dict[str, object]) -> None:
     try:
         current_app.send_task(name, kwargs=kwargs, queue=queue, expires=expires, retry=False)

@@ -13,7 +13,7 @@ from accounts.models import Organization
 from chips.choices import Purpose
 from chips.models import AllocatedSlot
 from common.errors import NotFound
-from deployments.choices import ROLLOUT_ACTIVE, ROLLOUT_OPEN, ReplicaStatus
+from deployments.choices import ROLLOUT_ACTIVE, ROLLOUT_OPEN, DeploymentStatus, ReplicaStatus
 from deployments.models import Deployment, Replica, ReplicaEvent, Rollout, RolloutEvent, Route
 from models_registry.models import Revision
 
@@ -42,6 +42,9 @@ class TargetRow:
     weight: float  # the route's, times the variant's share
     status: str
     message: str  # for people: why it is not ready
+    scales: bool  # with demand: a replica comes when requests wait
+    is_asleep: bool  # scales, and none is wanted at present
+    is_coming: bool  # a replica is wanted, and nothing but time stands in its way
     max_concurrency: int  # sequences that one replica decodes together
     replicas: tuple[ReadyReplica, ...]
     variant_id: UUID | None = None  # None while none is ready
@@ -70,7 +73,12 @@ TARGET_FIELDS = (
     "targets__deployment__status",
     "targets__deployment__message",
     "targets__deployment__settings",
+    "targets__deployment__status_reason",
+    "targets__deployment__desired_replicas",
+    "targets__deployment__autoscaling__enabled",
 )
+# Of a deployment whose replicas are on their way; others wait for hardware, or for a person.
+COMING = {"starting", "starting_again", "all_ready"}
 
 
 def get_routing_table() -> list[RouteRow]:
@@ -152,9 +160,9 @@ def _split(row: TargetRow, rollout: Rollout | None) -> list[TargetRow]:
 
 def _target_row(values: Sequence[Any], replicas: tuple[ReadyReplica, ...]) -> TargetRow:
     """`values` as TARGET_FIELDS name them."""
-    deployment_id, name, revision_id, number, model, owner, weight, status, message, settings = (
-        values
-    )
+    deployment_id, name, revision_id, number, model, owner, weight, status, message = values[:9]
+    settings, reason, desired, is_autoscaled = values[9:]
+    scales = bool(is_autoscaled) and status != DeploymentStatus.FAILED
     return TargetRow(
         deployment_id=deployment_id,
         deployment_name=name,
@@ -163,6 +171,9 @@ def _target_row(values: Sequence[Any], replicas: tuple[ReadyReplica, ...]) -> Ta
         weight=weight,
         status=status,
         message=message,
+        scales=scales,
+        is_asleep=scales and desired == 0,
+        is_coming=desired > 0 and status != DeploymentStatus.FAILED and reason in COMING,
         max_concurrency=_concurrency(settings),
         replicas=replicas,
         variant_id=replicas[0].variant_id if replicas else None,

@@ -5,6 +5,7 @@ import contextlib
 import logging
 import re
 import time
+from collections.abc import Callable
 
 from common.ids import new_id
 from common.middleware import WELL_FORMED
@@ -12,6 +13,7 @@ from engines.protocol.errors import ApiError
 from gateway import auth, errors
 from gateway.answers import Message, Receive, Send, send_error, send_json
 from gateway.directory import Directory, Key, Route
+from gateway.holding import Holding, HoldSettings
 from gateway.limits import Limits
 from gateway.metering import Meter
 from gateway.protocol import CONTENT, read_call
@@ -43,12 +45,21 @@ class Gateway:
         signals: Signals,
         limits: Limits | None = None,
         pool: Pool | None = None,
+        hold: HoldSettings | None = None,
+        wake: Callable[[str], None] | None = None,
         max_body_bytes: int = MAX_BODY_BYTES,
     ) -> None:
         self._directory = directory
         self._limits = limits or Limits()
+        router = Router()
+        self._holding = Holding(directory, router, wake=wake, settings=hold)
+        signals.held = self._holding.counts
         self._services = Services(
-            router=Router(), pool=pool or Pool(), meter=meter, signals=signals
+            router=router,
+            pool=pool or Pool(),
+            meter=meter,
+            signals=signals,
+            holding=self._holding,
         )
         self._max_body_bytes = max_body_bytes
         self._tasks: list[asyncio.Task[None]] = []
@@ -103,6 +114,7 @@ class Gateway:
                 await task
         self._tasks.clear()
         self._directory.close()
+        self._holding.close()
 
     async def _start(self) -> None:
         try:

@@ -2,12 +2,16 @@
 
 from django.conf import settings
 
+from common import jobs
 from gateway.app import Gateway
 from gateway.directory import Directory
+from gateway.holding import HoldSettings
 from gateway.limits import Limits, LimitSettings
 from gateway.metering import Meter
 from gateway.signals import Signals
 from gateway.source import DatabaseSource
+
+WAKE_EXPIRES_SECONDS = 30.0
 
 
 def build() -> Gateway:
@@ -16,6 +20,12 @@ def build() -> Gateway:
         directory=Directory(DatabaseSource(), redis_url=settings.REDIS_URL),
         meter=Meter(settings.REDIS_URL),
         signals=Signals(settings.REDIS_URL),
+        hold=HoldSettings(
+            demand_seconds=settings.GATEWAY_HOLD_SECONDS,
+            restart_seconds=settings.GATEWAY_RESTART_HOLD_SECONDS,
+            most_held=settings.GATEWAY_MOST_HELD,
+        ),
+        wake=_wake,
         limits=Limits(
             LimitSettings(
                 requests_per_minute=settings.GATEWAY_REQUESTS_PER_MINUTE,
@@ -23,3 +33,7 @@ def build() -> Gateway:
             )
         ),
     )
+
+
+def _wake(deployment_id: str) -> None:
+    jobs.send("deployments.wake", expires_seconds=WAKE_EXPIRES_SECONDS, deployment_id=deployment_id)

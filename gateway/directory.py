@@ -7,6 +7,7 @@ the database is away, the last snapshot goes on serving.
 
 import asyncio
 import contextlib
+import enum
 import logging
 import time
 from collections import OrderedDict
@@ -64,10 +65,19 @@ class Replica:
     token: str = field(repr=False)
 
 
+class Waits(enum.Enum):
+    """Whether a request may wait for a deployment of which no replica is ready, and for what."""
+
+    NOT = "not"  # nothing will come: none is wanted, or starting was given up
+    FOR_RESTART = "restart"  # one was, or will soon be, there
+    ON_DEMAND = "demand"  # replicas come and go with requests
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """A deployment behind a route. `served_model_name`: what its engines call their model;
-    `message`: for people, why none of its replicas is ready."""
+    `message`: for people, why none of its replicas is ready; `is_asleep`: none is even wanted,
+    until somebody says that a request waits."""
 
     deployment_id: str
     deployment_name: str
@@ -76,6 +86,8 @@ class Target:
     weight: float
     replicas: tuple[Replica, ...]
     message: str = ""
+    waits: Waits = Waits.NOT
+    is_asleep: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +119,7 @@ class Directory:
     def __init__(self, source: Source, *, redis_url: str | None = None) -> None:
         self._source = source
         self._redis_url = redis_url
+        self.on_routes: Callable[[], None] = lambda: None  # called when they were read anew
         self._keys: OrderedDict[str, Key] = OrderedDict()
         self._unknown: OrderedDict[str, float] = OrderedDict()  # prefix -> until when
         self._routes: dict[str, dict[str, Route]] = {}
@@ -240,6 +253,7 @@ class Directory:
         for route in routes:
             table.setdefault(route.organization_id, {})[route.name] = route
         self._routes = table
+        self.on_routes()
 
     async def _in_refresher(self, function: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._refresher, function)

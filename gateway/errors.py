@@ -10,6 +10,7 @@ __all__ = [
     "ApiError",
     "bad_answer",
     "forbidden",
+    "held_too_long",
     "invalid_body",
     "no_route",
     "no_such_model",
@@ -17,6 +18,7 @@ __all__ = [
     "timed_out",
     "too_large",
     "too_many",
+    "too_many_held",
     "unauthenticated",
     "unavailable",
     "wrong_method",
@@ -69,8 +71,20 @@ def not_ready(name: str, *, reasons: Iterable[str] = ()) -> ApiError:
     return unavailable(message.strip(), code="model_not_ready")
 
 
-def unavailable(message: str, *, code: str) -> ApiError:
-    return ApiError(503, message, kind="server_error", code=code, retry_after_seconds=RETRY_SECONDS)
+def too_many_held(name: str, *, retry_after_seconds: int) -> ApiError:
+    message = f"Too many requests wait for a replica of the model {name!r} already."
+    return unavailable(message, code="hold_queue_full", retry_after_seconds=retry_after_seconds)
+
+
+def held_too_long(name: str, *, seconds: float, why: str, retry_after_seconds: int) -> ApiError:
+    message = f"No replica of the model {name!r} was ready within {seconds:.0f} s. {why}".strip()
+    return unavailable(message, code="hold_timed_out", retry_after_seconds=retry_after_seconds)
+
+
+def unavailable(message: str, *, code: str, retry_after_seconds: int = RETRY_SECONDS) -> ApiError:
+    return ApiError(
+        503, message, kind="server_error", code=code, retry_after_seconds=retry_after_seconds
+    )
 
 
 def bad_answer(message: str) -> ApiError:

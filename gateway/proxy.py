@@ -12,9 +12,10 @@ from gateway import errors, upstream
 from gateway.answers import Headers, Receive, Send
 from gateway.counting import StreamedAnswer, WholeAnswer
 from gateway.directory import Key, Route
+from gateway.holding import Held, Holding, may_wait
 from gateway.metering import Meter
 from gateway.protocol import Call
-from gateway.routing import Choice, Router
+from gateway.routing import COOL_DOWN_SECONDS, Choice, Router
 from gateway.signals import Flight, Signals
 
 logger = logging.getLogger(__name__)
@@ -24,6 +25,7 @@ MOST_ERROR_BYTES = 1 << 20
 # What an engine's answer says to the client; the rest is between engine and gateway.
 PASSED = {b"content-type", b"content-length", b"cache-control", b"retry-after"}
 TO_RETRY = {500, 502, 503, 504}
+LEAVING = {"draining", "loading", "stalled"}  # codes of engines that answer, and will not
 OUR_FAULT = {401, 403, 404, 405}  # what the gateway asked for, not what the client did
 
 
@@ -35,6 +37,7 @@ class Services:
     pool: upstream.Pool
     meter: Meter
     signals: Signals
+    holding: Holding
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +54,13 @@ class Inbound:
 
 
 class _Retry(Exception):
-    """This replica did not answer and another may; `error` is for the client if none does."""
+    """This replica did not answer and another may; `error` is for the client if none does.
+    `is_gone`: it is not there any more, so that waiting for another may help."""
 
-    def __init__(self, error: ApiError) -> None:
+    def __init__(self, error: ApiError, *, is_gone: bool) -> None:
         super().__init__(error.message)
         self.error = error
+        self.is_gone = is_gone
 
 
 class Transfer:
@@ -68,6 +73,7 @@ class Transfer:
         self._send = send
         self._exchange: upstream.Exchange | None = None
         self._hung_up = False
+        self._held: Held | None = None
         self._first_byte: float | None = None
 
     async def run(self) -> None:
@@ -84,14 +90,21 @@ class Transfer:
         self._hung_up = True
         if self._exchange is not None:
             self._exchange.abort()
+        if self._held is not None:
+            self._held.release()
 
     async def _try_replicas(self) -> None:
-        tried: set[str] = set()
-        error: ApiError | None = None
-        for _ in range(ATTEMPTS):
-            choice = self._services.router.choose(self._inbound.route, tried=tried)
-            if choice is None or self._hung_up:
-                break
+        route, tried, attempts = self._inbound.route, set[str](), 0
+        failure: _Retry | None = None
+        while not self._hung_up:
+            choice = None
+            if attempts < ATTEMPTS:
+                choice = self._services.router.choose(route, tried=tried)
+            if choice is None:
+                route = await self._wait(route, tried, failure)
+                attempts = 0
+                continue
+            attempts += 1
             tried.add(choice.replica.id)
             try:
                 await self._try_one(choice)
@@ -99,14 +112,30 @@ class Transfer:
                 logger.warning(
                     "request %s: replica %s: %s", self._inbound.usage_id, choice.replica.id, retry
                 )
-                error = retry.error
+                failure = retry
             else:
                 return
-        if error is None:
-            targets = self._inbound.route.targets
-            reasons = [target.message for target in targets]
-            error = errors.not_ready(self._inbound.call.model, reasons=reasons)
-        raise error
+
+    async def _wait(self, route: Route, tried: set[str], failure: _Retry | None) -> Route:
+        """Be held until there is a replica to try; raises ApiError where that is of no use.
+
+        One that failed may be there still, and answer: it is tried again after a moment.
+        """
+        target = may_wait(route) if failure is None or failure.is_gone else None
+        if target is None and failure is not None:
+            raise failure.error
+        if target is None:
+            reasons = [each.message for each in route.targets]
+            raise errors.not_ready(self._inbound.call.model, reasons=reasons)
+        if self._held is None:
+            self._held = Held(self._inbound.key.organization_id, route.name)
+        self._held.tried = set(tried)
+        moment = COOL_DOWN_SECONDS if failure is not None else None
+        began = time.monotonic()
+        route = await self._services.holding.wait(self._held, target, at_most_seconds=moment)
+        if moment is not None and time.monotonic() - began > moment * 0.9:
+            tried.clear()
+        return route
 
     async def _try_one(self, choice: Choice) -> None:
         router, replica = self._services.router, choice.replica
@@ -144,7 +173,8 @@ class Transfer:
         status = exchange.status
         flight.has_failed = status >= 500 or status in OUR_FAULT
         if status in TO_RETRY:
-            raise _Retry(await _engine_error(exchange, first))
+            error = await _engine_error(exchange, first)
+            raise _Retry(error, is_gone=error.code in LEAVING)
         if status in OUR_FAULT:
             logger.error("replica %s answered %s: %r", choice.replica.id, status, first[:200])
             raise errors.bad_answer("The engine does not take requests from the gateway.")
@@ -164,6 +194,9 @@ class Transfer:
         if is_stream:
             answer = StreamedAnswer(strips_usage=not call.wants_usage)
             flight.answer = answer
+        if self._held is not None:
+            wait = round(self._held.waited_seconds * 1000)
+            headers.append((b"x-queue-wait-ms", b"%d" % wait))
         self._first_byte = flight.first_byte = time.monotonic()
         is_whole = False
         try:
@@ -250,10 +283,11 @@ class Transfer:
 def _what_to_say(error: upstream.UpstreamError) -> Exception:
     """A request that may have reached an engine which then fell silent is not sent to another."""
     if isinstance(error, upstream.CannotConnect):
-        return _Retry(errors.unavailable("The engine cannot be reached.", code="engine_away"))
+        error_away = errors.unavailable("The engine cannot be reached.", code="engine_away")
+        return _Retry(error_away, is_gone=True)
     if isinstance(error, upstream.TimedOut):
         return errors.timed_out("The engine did not answer in time.")
-    return _Retry(errors.bad_answer("The engine ended before it answered."))
+    return _Retry(errors.bad_answer("The engine ended before it answered."), is_gone=True)
 
 
 async def _engine_error(exchange: upstream.Exchange, first: bytes) -> ApiError:

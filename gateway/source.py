@@ -8,7 +8,7 @@ from django.utils import timezone
 
 from accounts.models import ApiKey
 from deployments import planning, selectors
-from gateway.directory import Key, Replica, Route, Target
+from gateway.directory import Key, Replica, Route, Target, Waits
 
 
 class DatabaseSource:
@@ -81,4 +81,12 @@ def _target(row: selectors.TargetRow) -> Target:
             for each in row.replicas
         ),
         message=row.message,
+        waits=_waits(row),
+        is_asleep=row.is_asleep,
     )
+
+
+def _waits(row: selectors.TargetRow) -> Waits:
+    if row.scales:
+        return Waits.ON_DEMAND
+    return Waits.FOR_RESTART if row.is_coming else Waits.NOT

@@ -11,7 +11,7 @@ from django.conf import settings as django_settings
 from accounts.models import AuditEvent
 from accounts.tests.make import NOW, make_organization
 from common.errors import DomainError, InvalidInput
-from deployments import reconcile, services, signals
+from deployments import reconcile, selectors, services, signals
 from deployments.choices import DeploymentStatus, ReplicaStatus
 from deployments.models import Autoscaling, Deployment, ScalingEvent
 from deployments.services import autoscaling
@@ -195,3 +195,28 @@ def test_another_organization_sees_and_changes_nothing(deployment: Deployment) -
         autoscaling.set_autoscaling(**who, wanted=Wanted(), now=NOW)
     with pytest.raises(DomainError):
         autoscaling.remove_autoscaling(**who, now=NOW)
+
+
+@pytest.mark.parametrize(
+    ("is_on", "desired", "status", "reason", "told"),
+    [
+        (True, 0, "stopped", "none_wanted", (True, True, False)),
+        (True, 1, "pending", "starting", (True, False, True)),
+        (True, 1, "failed", "replicas_failed", (False, False, False)),
+        (False, 0, "stopped", "none_wanted", (False, False, False)),
+        (False, 1, "pending", "starting_again", (False, False, True)),
+        (False, 1, "pending", "no_capacity", (False, False, False)),
+    ],
+)
+def test_gateways_are_told_whether_a_replica_may_be_waited_for(
+    deployment: Deployment,
+    is_on: bool,
+    desired: int,
+    status: str,
+    reason: str,
+    told: tuple[bool, bool, bool],
+) -> None:
+    scale_by_load(deployment, min_replicas=0, enabled=is_on)
+    Deployment.objects.update(desired_replicas=desired, status=status, status_reason=reason)
+    ((target,),) = (route.targets for route in selectors.get_routing_table())
+    assert (target.scales, target.is_asleep, target.is_coming) == told

@@ -254,6 +254,11 @@ SPECTACULAR_SETTINGS = {
 # Of one API key and of one organization, in each web process: a guard, not a budget.
 GATEWAY_REQUESTS_PER_MINUTE = int(os.environ.get("GATEWAY_REQUESTS_PER_MINUTE", "60000"))
 GATEWAY_CONCURRENCY = int(os.environ.get("GATEWAY_CONCURRENCY", "2000"))
+# How long a request waits for a deployment that scales by itself, and for one that is being started
+# again; and how many may, for each deployment in each web process.
+GATEWAY_HOLD_SECONDS = float(os.environ.get("GATEWAY_HOLD_SECONDS", "120"))
+GATEWAY_RESTART_HOLD_SECONDS = float(os.environ.get("GATEWAY_RESTART_HOLD_SECONDS", "10"))
+GATEWAY_MOST_HELD = int(os.environ.get("GATEWAY_MOST_HELD", "256"))
 
 CELERY_BROKER_URL = broker_url(REDIS_URL)
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True

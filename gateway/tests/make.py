@@ -14,9 +14,12 @@ from django.db import connections
 from redis import Redis
 
 from accounts.models import Organization
+from common import notices
+from deployments import notify
 from engines.tests.make import RunningEngine, free_port
 from gateway.app import Gateway
 from gateway.directory import Directory, Replica, Route, Target
+from gateway.holding import HoldSettings
 from gateway.limits import Limits, LimitSettings
 from gateway.metering import Meter
 from gateway.signals import Signals
@@ -82,8 +85,13 @@ class RunningGateway:
     """The gateway on a port of its own, in a thread of its own."""
 
     def __init__(
-        self, *, limits: LimitSettings | None = None, timeouts: Timeouts | None = None
+        self,
+        *,
+        limits: LimitSettings | None = None,
+        timeouts: Timeouts | None = None,
+        hold: HoldSettings | None = None,
     ) -> None:
+        self.woken: list[str] = []  # deployments that control was told to wake
         self.source = Routes()
         self.directory = Directory(self.source, redis_url=settings.REDIS_URL)
         self.meter = Meter(settings.REDIS_URL)
@@ -93,6 +101,8 @@ class RunningGateway:
             signals=Signals(settings.REDIS_URL),
             limits=Limits(limits),
             pool=Pool(timeouts),
+            hold=hold,
+            wake=self.woken.append,
         )
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -107,7 +117,9 @@ class RunningGateway:
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def route(self, organization: Organization, *targets: Target, name: str = "tiny") -> None:
-        self.source.routes.append(make_route(str(organization.pk), *targets, name=name))
+        routes = [each for each in self.source.routes if each.name != name]
+        self.source.routes = [*routes, make_route(str(organization.pk), *targets, name=name)]
+        notices.publish(notify.ROUTES)
 
     def start(self) -> Self:
         self._thread.start()
@@ -117,6 +129,10 @@ class RunningGateway:
                 raise AssertionError("the gateway does not start")
             time.sleep(0.01)
         return self
+
+    def held(self) -> int:
+        """How many requests wait for a replica."""
+        return sum(self.gateway._holding.counts().values())
 
     def stop(self) -> None:
         self._server.should_exit = True

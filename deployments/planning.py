@@ -15,7 +15,7 @@ from common.errors import InvalidInput
 from deployments import selectors
 from deployments.models import Replica
 from deployments.variants import Served
-from engines import launchers
+from engines import architectures, launchers
 from engines.host import DTYPES, REASONING_PARSERS, TOOL_PARSERS, ServeSpec
 from models_registry.models import Revision
 from planner import memory
@@ -132,7 +132,13 @@ def _memory_bytes(wanted: Served) -> int:
     if shape is None:
         return round(revision.size_bytes * UNKNOWN_SHAPE_FACTOR) + memory.PROCESS_BYTES
     context = _context_tokens(revision, ServeSettings.read(wanted.settings))
-    return memory.serving(shape, context_tokens=context, concurrency=1).total_bytes
+    widened = revision.quantization and wanted.engine == architectures.BUILTIN
+    return memory.serving(
+        shape,
+        context_tokens=context,
+        concurrency=1,
+        dtype="bfloat16" if widened else None,  # the built-in engine turns quantized weights back
+    ).total_bytes
 
 
 def _context_tokens(revision: Revision, wanted: ServeSettings) -> int:

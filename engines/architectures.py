@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 BUILTIN = "transformers"  # the built-in engine's name among the launchers
+# Quantized weights that are turned back into the serving dtype when they are read: right, and as
+# large in memory as the original ones.
+READ_QUANTIZED = ("fp8",)  # e4m3 with a scale for each block, as Qwen publishes it
 ANY_ENGINE = "Use the engine vllm or sglang on accelerators that it runs on"
 
 
@@ -101,7 +104,7 @@ def refusal(
             f"The built-in engine does not run {name or 'models without a model_type'}.",
             f"{ANY_ENGINE}, or deploy one of: {', '.join(sorted(ARCHITECTURES))}.",
         )
-    if quantization:
+    if quantization and quantization not in READ_QUANTIZED:
         return Refusal(
             "unsupported_quantization",
             f"The built-in engine does not read {quantization} weights of {name}.",

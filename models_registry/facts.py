@@ -159,6 +159,7 @@ def read_facts(folder: Path, files: list[str]) -> Facts:
             "intermediate_size": _count(text.get("intermediate_size")),
             "experts": _count(text.get("num_experts", text.get("num_local_experts"))),
             "vocabulary": _count(text.get("vocab_size")),
+            **_linear_layers(text),
             "tied_embeddings": tied if isinstance(tied, bool) else None,
             "tensors": tensors,
             "has_tokenizer": "tokenizer.json" in files,
@@ -166,6 +167,25 @@ def read_facts(folder: Path, files: list[str]) -> Facts:
             "generation": _kept(_json(folder / generation)) if generation in files else {},
         },
     )
+
+
+def _linear_layers(text: dict[str, Any]) -> dict[str, int | None]:
+    """How many layers attend to all tokens, and what the others keep; nothing if all do."""
+    if "linear_num_value_heads" not in text:
+        return {}
+    layers, kinds = _count(text.get("num_hidden_layers")), text.get("layer_types")
+    every = _count(text.get("full_attention_interval")) or 4  # transformers' default
+    attending = layers // every if layers else None
+    if isinstance(kinds, list):
+        attending = len(kinds) - kinds.count("linear_attention")
+    return {
+        "full_attention_layers": attending,
+        "linear_value_heads": _count(text.get("linear_num_value_heads")),
+        "linear_key_heads": _count(text.get("linear_num_key_heads")),
+        "linear_value_head_dim": _count(text.get("linear_value_head_dim")),
+        "linear_key_head_dim": _count(text.get("linear_key_head_dim")),
+        "linear_conv_kernel": _count(text.get("linear_conv_kernel_dim")),
+    }
 
 
 def _adapter_facts(config: dict[str, Any], parameters: int, dtype: str, tensors: int) -> Facts:

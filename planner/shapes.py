@@ -51,7 +51,8 @@ class ModelShape:
 
         `facts` has "layers", "hidden_size", "attention_heads", "key_value_heads", "vocabulary",
         "intermediate_size" and, where it is not hidden_size / attention_heads, "head_dim". Every
-        layer counts as full attention unless "full_attention_layers" says otherwise.
+        layer counts as full attention unless "full_attention_layers" says otherwise; then the
+        "linear_..." names of the fields above say what the other layers keep.
         """
         sizes = ("layers", "hidden_size", "attention_heads", "vocabulary")
         if not parameter_count or any(not facts.get(name) for name in sizes):
@@ -70,6 +71,11 @@ class ModelShape:
             vocabulary=int(facts["vocabulary"]),
             full_attention_layers=int(facts.get("full_attention_layers") or layers),
             dtype=dtype if dtype in DTYPE_BYTES else "bfloat16",
+            linear_value_heads=int(facts.get("linear_value_heads") or 0),
+            linear_key_heads=int(facts.get("linear_key_heads") or 0),
+            linear_key_head_dim=int(facts.get("linear_key_head_dim") or 0),
+            linear_value_head_dim=int(facts.get("linear_value_head_dim") or 0),
+            linear_conv_kernel=int(facts.get("linear_conv_kernel") or 0),
         )
 
 

@@ -75,6 +75,9 @@ def test_a_request_asks_for_the_weights_and_one_full_context(tmp_path: Path) -> 
     assert asked is not None
     cache = 8192 * 2 * 28 * 8 * 128 * 2  # tokens, keys and values, layers, heads, their size, bf16
     assert asked == pytest.approx(596_049_920 * 2 + cache + memory.PROCESS_BYTES, rel=0.01)
+    Revision.objects.update(dtype="float8_e4m3", quantization="fp8")  # turned back when read
+    deployment.revision.refresh_from_db()
+    assert planning.accelerator_request(deployment).memory_bytes == asked
 
 
 def test_what_trained_a_revision_is_the_last_choice_to_serve_it(tmp_path: Path) -> None:

@@ -1,18 +1,23 @@
 """A model folder as transformers' own modules: the text decoder and its head, from safetensors."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, DynamicCache
+from safetensors import SafetensorError, safe_open
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    DynamicCache,
+    FineGrainedFP8Config,
+)
 
 from engines.builtin.memory import is_out_of_memory
 from engines.builtin.modules_cache import PROBES
-from engines.builtin.shape import STATIC_ROPES, refused, stored_dtype, token_set
+from engines.builtin.shape import STATIC_ROPES, fp8_block, refused, stored_dtype, token_set
 from engines.builtin.weights import weight_files
 from engines.process import CannotServe
 
@@ -72,12 +77,14 @@ def load_modules(
     folder: str, config: Any, shape: ModulesShape, *, device: str, dtype: torch.dtype
 ) -> Modules:
     """Raises CannotServe if a file or a tensor is missing; nothing is made up for it."""
-    weight_files(Path(folder))  # safetensors, all inside the folder
+    quantized = _dequantizing(config)
+    files = weight_files(Path(folder))  # safetensors, all inside the folder
     if (Path(folder) / "adapter_config.json").exists():
         raise CannotServe("unreadable_weights", f"{folder} holds an adapter; serve its base")
     family = AutoModelForImageTextToText if config.model_type in SEEING else AutoModelForCausalLM
     transformers.utils.logging.disable_progress_bar()  # its lines would fill the engine's log
     try:
+        _check_scales([Path(folder) / name for name in files])
         model, report = family.from_pretrained(
             folder,
             dtype=dtype,
@@ -86,6 +93,7 @@ def load_modules(
             trust_remote_code=False,
             attn_implementation="sdpa",
             output_loading_info=True,
+            **quantized,
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         if is_out_of_memory(error):
@@ -100,6 +108,31 @@ def load_modules(
         part.requires_grad_(False).eval().to(device)
     text = config.get_text_config(decoder=True)
     return Modules(shape=shape, backbone=backbone, head=head, config=text)
+
+
+def _check_scales(files: Sequence[Path]) -> None:
+    """transformers would take an 8-bit float whose scale is missing as it stands."""
+    dtypes: dict[str, str] = {}
+    for path in files:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            for name in file.keys():  # noqa: SIM118 (it is no mapping)
+                dtypes[str(name)] = str(file.get_slice(name).get_dtype())
+    for name, dtype in dtypes.items():
+        if dtype.startswith("F8") and f"{name}_scale_inv" not in dtypes:
+            raise CannotServe("unreadable_weights", f"tensor {name} has no scales")
+
+
+def _dequantizing(config: Any) -> dict[str, Any]:
+    block = fp8_block(config)
+    if block is None:
+        return {}
+    return {
+        "quantization_config": FineGrainedFP8Config(
+            weight_block_size=block,
+            modules_to_not_convert=config.quantization_config.get("modules_to_not_convert"),
+            dequantize=True,
+        )
+    }
 
 
 def probe(modules: Modules) -> list[DynamicCache]:

@@ -49,6 +49,9 @@ class DecoderShape:
     stored_dtype: torch.dtype
     eos_tokens: frozenset[int]
     experts: ExpertsShape | None = None  # None: every layer is dense
+    fp8_block: tuple[int, int] | None = (
+        None  # of weights stored as 8-bit floats; None: there are none
+    )
 
     @property
     def kv_values_per_token(self) -> int:
@@ -107,7 +110,26 @@ def read_shape(config: Any) -> DecoderShape:
         stored_dtype=stored_dtype(config),
         eos_tokens=token_set(config.eos_token_id),
         experts=_experts(config) if family == "qwen3_moe" else None,
+        fp8_block=fp8_block(config),
     )
+
+
+def fp8_block(config: Any) -> tuple[int, int] | None:
+    """Rows and columns that share a scale; None where weights are not quantized.
+
+    Raises CannotServe for 8-bit floats of another kind.
+    """
+    quantization = getattr(config, "quantization_config", None)
+    if not quantization:
+        return None
+    block = quantization.get("weight_block_size")
+    if not isinstance(block, list | tuple) or len(block) != 2 or min(block) < 1:
+        raise CannotServe(
+            "unsupported_quantization",
+            f"8-bit floats are read with a scale for each block, and weight_block_size is {block!r};"
+            " deploy the original weights",
+        )
+    return int(block[0]), int(block[1])
 
 
 def token_set(value: Any) -> frozenset[int]:

@@ -51,7 +51,7 @@ class Weights:
 
 def load_weights(folder: str, shape: DecoderShape, *, device: str, dtype: torch.dtype) -> Weights:
     """Reads all tensors the shape asks for. Raises CannotServe if a file or a tensor is missing."""
-    stored = _Stored(Path(folder), device=device, dtype=dtype)
+    stored = _Stored(Path(folder), device=device, dtype=dtype, fp8_block=shape.fp8_block)
     embedding = stored.tensor("model.embed_tokens.weight", shape.vocabulary, shape.hidden)
     head = embedding
     if not shape.tied_embeddings:
@@ -146,9 +146,17 @@ def _bytes(tensor: torch.Tensor) -> int:
 class _Stored:
     """The tensors of a folder of safetensors files, by name."""
 
-    def __init__(self, folder: Path, *, device: str, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        device: str,
+        dtype: torch.dtype,
+        fp8_block: tuple[int, int] | None,
+    ) -> None:
         self._device = device
         self._dtype = dtype
+        self._fp8_block = fp8_block
         try:
             self._files: list[Any] = [
                 safe_open(folder / name, framework="pt", device="cpu")
@@ -160,6 +168,16 @@ class _Stored:
 
     def tensor(self, name: str, *shape: int) -> torch.Tensor:
         """A copy of its own on the device. Raises CannotServe if missing or of another shape."""
+        stored = self._read(name, shape)
+        if stored.dtype is torch.float8_e4m3fn and self._fp8_block is not None:
+            down, across = self._fp8_block
+            grid = (-(-shape[0] // down), -(-shape[1] // across))
+            stored = scaled_by_block(stored, self._read(f"{name}_scale_inv", grid), down, across)
+        elif stored.dtype.itemsize < 2:
+            raise CannotServe("unreadable_weights", f"tensor {name} is {stored.dtype}, unscaled")
+        return stored.to(device=self._device, dtype=self._dtype, copy=True)
+
+    def _read(self, name: str, shape: tuple[int, ...]) -> torch.Tensor:
         file = self._file_of.get(name)
         if file is None:
             raise CannotServe("unreadable_weights", f"tensor {name} is missing")
@@ -169,7 +187,19 @@ class _Stored:
                 "unreadable_weights",
                 f"tensor {name} is {list(stored.shape)}; config.json says {list(shape)}",
             )
-        return stored.to(device=self._device, dtype=self._dtype, copy=True)
+        return stored
+
+
+def scaled_by_block(
+    stored: torch.Tensor, scales: torch.Tensor, down: int, across: int
+) -> torch.Tensor:
+    """Float32 values of 8-bit floats whose blocks of `down` rows and `across` columns share a scale.
+
+    The last blocks of a side may be cut off by its end.
+    """
+    rows, columns = stored.shape
+    wide = scales.float().repeat_interleave(down, 0)[:rows]
+    return stored.float() * wide.repeat_interleave(across, 1)[:, :columns]
 
 
 def weight_files(folder: Path) -> list[str]:

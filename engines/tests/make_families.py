@@ -1,5 +1,7 @@
 """Tiny random models of every architecture that the built-in engine runs."""
 
+import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -160,3 +162,49 @@ def make_family(folder: Path, name: str, *, seed: int = 0, **changes: Any) -> Pa
             torch.nn.init.normal_(parameter, std=0.5)
     model.save_pretrained(folder)
     return folder
+
+
+def make_fp8(folder: Path, *, block: tuple[int, int]) -> Path:
+    """Rewrites a model's linear maps as 8-bit floats with a scale for each block, as Qwen does.
+
+    Returns a folder beside it: the same values, not quantized, by a slow way of its own.
+    """
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    plain = folder.with_name(folder.name + "-plain")
+    shutil.copytree(folder, plain)
+    tensors = load_file(folder / "model.safetensors")
+    values = dict(tensors)
+    left = ("embed", "lm_head", "norm", "mlp.gate.", "shared_expert_gate", "conv1d", "visual")
+    for name, tensor in list(tensors.items()):
+        if tensor.dim() != 2 or not name.endswith("weight") or any(each in name for each in left):
+            continue
+        down, across = block
+        grid = [-(-size // step) for size, step in zip(tensor.shape, block, strict=True)]
+        scales = torch.empty(grid)
+        small, back = torch.empty(tensor.shape, dtype=torch.float8_e4m3fn), tensor.clone()
+        for row in range(grid[0]):
+            for column in range(grid[1]):
+                here = (
+                    slice(row * down, (row + 1) * down),
+                    slice(column * across, (column + 1) * across),
+                )
+                scales[row, column] = tensor[here].abs().max() / 448  # e4m3's largest number
+                small[here] = (tensor[here] / scales[row, column]).to(torch.float8_e4m3fn)
+                back[here] = small[here].float() * scales[row, column]
+        tensors |= {name: small, f"{name}_scale_inv": scales}
+        values[name] = back
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    save_file(values, plain / "model.safetensors", metadata={"format": "pt"})
+    path = folder / "config.json"
+    quantization = {
+        "quant_method": "fp8",
+        "fmt": "e4m3",
+        "activation_scheme": "dynamic",
+        "weight_block_size": list(block),
+        "modules_to_not_convert": ["lm_head", "model.visual"],
+    }
+    config = json.loads(path.read_text()) | {"quantization_config": quantization}
+    path.write_text(json.dumps(config))
+    return plain

@@ -8,8 +8,11 @@ from common.errors import NotFound
 from models_registry import cache, facts, services, storage
 from models_registry.models import Blob, Revision
 from models_registry.tests.make import make_model_folder, make_revision, write_safetensors
+from planner import memory
+from planner.shapes import ModelShape
 
 pytestmark = pytest.mark.django_db
+KINDS = (["linear_attention"] * 3 + ["full_attention"]) * 6
 
 
 @pytest.fixture(autouse=True)
@@ -28,6 +31,31 @@ def test_facts_come_from_the_files(tmp_path: Path) -> None:
         "tokenizer.json",
         "model.safetensors",
     }
+
+
+@pytest.mark.parametrize("which", [{"full_attention_interval": 4}, {"layer_types": KINDS}])
+def test_layers_of_linear_attention_are_told_from_the_others(tmp_path: Path, which: dict) -> None:
+    """Sizes of Qwen3.5-0.8B: 12,288 bytes of cache a token, 19.3 MiB of state a sequence."""
+    text = {
+        "num_hidden_layers": 24,
+        "hidden_size": 1024,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 2,
+        "head_dim": 256,
+        "vocab_size": 248320,
+        "linear_num_value_heads": 16,
+        "linear_num_key_heads": 16,
+        "linear_value_head_dim": 128,
+        "linear_key_head_dim": 128,
+        "linear_conv_kernel_dim": 4,
+    }
+    revision = make_revision(tmp_path, config={"text_config": text | which})
+    shape = ModelShape.from_facts(
+        parameter_count=revision.parameter_count, dtype=revision.dtype, facts=revision.facts
+    )
+    assert shape is not None
+    assert memory.kv_bytes_per_token(shape) == 12_288
+    assert memory.linear_state_bytes(shape) / 2**20 == pytest.approx(19.3, abs=0.05)
 
 
 def test_the_same_files_again_are_the_same_revision_and_other_files_the_next(

@@ -8,7 +8,7 @@ from engines.builtin.blocks import BLOCK_TOKENS, Blocks, blocks_for, extend_keys
 
 
 def keys_of(tokens, *, salt=""):
-    keys = []
+    keys: list[bytes] = []
     extend_keys(keys, tokens, salt=salt)
     return keys
 

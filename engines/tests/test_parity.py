@@ -9,14 +9,16 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from engines.backend import Delta
+from engines.backend import Counts, Delta
 from engines.builtin import engine as builtin
+from engines.builtin.blocks import Blocks
 from engines.builtin.pace import Pace
 from engines.protocol.requests import Request, Sampling
 from engines.tests.make import make_model, make_spec
 from engines.tests.make_families import FAMILIES, make_family
 
 NEW_TOKENS = 40
+COUNT = 24  # where there are many answers
 MODELS: dict[str, dict[str, Any]] = {
     "qwen3": {"family": "qwen3"},
     "qwen3-tied-bias": {
@@ -114,7 +116,7 @@ def ask(prompt, **rules):
 
 @pytest.fixture(scope="module")
 def engine(folder):
-    collector = Collector(folder, max_concurrency=8)
+    collector = Collector(folder, max_concurrency=32)
     yield collector
     collector.close()
 
@@ -125,14 +127,70 @@ def generated(reference, prompt, *, count=NEW_TOKENS):
     return out[0, len(prompt) :].tolist()
 
 
-def test_alone(engine, reference):
-    for prompt in prompts([1, 2, 37], seed=1):
-        assert engine.tokens([prompt]) == [generated(reference, prompt)]
+@pytest.fixture(scope="module")
+def asked():
+    """Thirty-two of all lengths, in part with a common beginning."""
+    dice = random.Random(1)
+    own = prompts([1, 2, *(dice.randrange(3, 130) for _ in range(30))], seed=1)
+    [shared] = prompts([70], seed=2)
+    return [shared + each[:40] if n % 4 == 3 else each for n, each in enumerate(own)]
 
 
-def test_in_a_batch_of_different_lengths(engine, reference):
-    asked = prompts([1, 3, 9, 20, 41, 64, 97, 130], seed=2)
-    assert engine.tokens(asked) == [generated(reference, prompt) for prompt in asked]
+@pytest.fixture(scope="module")
+def expected(reference, asked):
+    return [generated(reference, prompt, count=COUNT) for prompt in asked]
+
+
+class Way:
+    """How the same answers may come about; every way must lead to the same tokens."""
+
+    def __init__(self, *, budget=None, warm=False, pushed=False):
+        self.budget = budget  # prompt tokens a step; None: as the pace says
+        self.warm = warm  # the cache knows the prompts already
+        self.pushed = pushed  # every few steps the last gives its memory back
+
+    def prepare(self, engine, asked, monkeypatch):
+        """Nothing may be running."""
+        scheduler = engine.engine.scheduler
+        scheduler._blocks = Blocks(scheduler._blocks.count)  # knows nothing
+        if self.warm:
+            engine.tokens(asked, max_tokens=COUNT)
+        if self.budget:
+            monkeypatch.setattr(Pace, "budget", lambda _, **__: self.budget)
+        if self.pushed:
+            monkeypatch.setattr(scheduler, "_plan", partial(self._push, scheduler, scheduler._plan))
+        scheduler.counts = Counts()
+
+    def _push(self, scheduler, plan):
+        movable = scheduler._movable()
+        if len(movable) > 1 and sum(each.computed for each in movable) % 5 == 0:
+            scheduler._preempt(max(movable, key=lambda each: each.arrival))
+        return plan()
+
+
+WAYS = {
+    "at once": Way(),
+    "known beginnings": Way(warm=True),
+    "in chunks": Way(budget=16),
+    "sent away": Way(pushed=True),
+    "all of it": Way(budget=24, warm=True, pushed=True),
+}
+HARDEST = [WAYS["in chunks"], WAYS["all of it"]]
+
+
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+def test_thirty_two_together(engine, asked, expected, way, monkeypatch):
+    way.prepare(engine, asked, monkeypatch)
+    assert engine.tokens(asked, max_tokens=COUNT) == expected
+    counts = engine.engine.scheduler.counts
+    assert (counts.prefix_hits > 0.5 * counts.prefix_queries) == way.warm
+    assert (counts.preemptions > 5) == way.pushed
+
+
+def test_each_alone(engine, asked, expected, monkeypatch):
+    WAYS["at once"].prepare(engine, asked, monkeypatch)
+    for prompt, tokens in zip(asked[:12], expected, strict=False):
+        assert engine.tokens([prompt], max_tokens=COUNT) == [tokens]
 
 
 def test_more_than_there_are_slots(folder, reference):
@@ -153,40 +211,42 @@ def test_more_than_there_are_slots(folder, reference):
         small.close()
 
 
-def test_prompts_read_in_chunks(engine, reference, monkeypatch):
-    monkeypatch.setattr(Pace, "budget", lambda self, **_: 16)
-    asked = prompts([100, 7, 33, 17], seed=4)
-    assert engine.tokens(asked) == [generated(reference, prompt) for prompt in asked]
+@pytest.mark.parametrize("way", HARDEST, ids=["chunks", "all"])
+def test_logprobs(engine, reference, asked, way, monkeypatch):
+    way.prepare(engine, asked, monkeypatch)
+    rules = {"temperature": 0.0, "max_tokens": 12, "logprobs": 5, "ignore_eos": True}
+    deltas = engine.run([ask(prompt, **rules) for prompt in asked])
+    for which in (3, 11, 20):
+        tokens = engine.answers[which].tokens
+        with torch.no_grad():
+            logits = reference(torch.tensor([tokens])).logits[0]
+        expected = torch.log_softmax(logits, dim=-1)
+        seen = [logprob for delta in deltas[which] for logprob in delta.logprobs]
+        assert len(seen) == 12
+        for position, logprob in enumerate(seen, start=len(asked[which]) - 1):
+            row = expected[position]
+            assert logprob.logprob == pytest.approx(float(row[tokens[position + 1]]), abs=1e-3)
+            best = row.topk(5).values.tolist()
+            assert [each.logprob for each in logprob.alternatives] == pytest.approx(best, abs=1e-3)
 
 
-def test_logprobs(engine, reference):
-    [prompt] = prompts([25], seed=5)
-    [deltas] = engine.run([ask(prompt, temperature=0.0, max_tokens=12, logprobs=5)])
-    tokens = engine.answers[0].tokens
-    with torch.no_grad():
-        logits = reference(torch.tensor([tokens])).logits[0]
-    expected = torch.log_softmax(logits, dim=-1)
-    seen = [logprob for delta in deltas for logprob in delta.logprobs]
-    assert len(seen) == 12
-    for position, logprob in enumerate(seen, start=len(prompt) - 1):
-        row = expected[position]
-        assert logprob.logprob == pytest.approx(float(row[tokens[position + 1]]), abs=1e-3)
-        best = row.topk(5).values.tolist()
-        assert [each.logprob for each in logprob.alternatives] == pytest.approx(best, abs=1e-3)
-
-
-def test_a_seed_repeats_whoever_shares_the_batch(engine):
-    rules = {"temperature": 1.0, "seed": 7, "max_tokens": 24, "ignore_eos": True}
-    asked = prompts([6, 40, 15, 22], seed=6)
-    for more in ({}, {"top_p": 0.9}, {"top_k": 20, "top_p": 0.95, "min_p": 0.01}):
-        alone = engine.tokens(asked[:1], **rules | more)
-        others = [
-            ask(prompt, temperature=1.3, seed=index, max_tokens=10 + index)
-            for index, prompt in enumerate(asked[1:])
-        ]
-        engine.run([*others, ask(asked[0], **rules | more)])
-        assert engine.answers[-1].tokens[len(asked[0]) :] == alone[0]
-        assert engine.tokens(asked[:1], **rules | more | {"seed": 8}) != alone
+@pytest.mark.parametrize("way", HARDEST, ids=["chunks", "all"])
+def test_a_seed_repeats_whoever_shares_the_batch(engine, asked, way, monkeypatch):
+    rules = {"temperature": 1.0, "seed": 7, "max_tokens": COUNT, "ignore_eos": True}
+    mine = asked[20]
+    for more in ({}, {"top_p": 0.9, "top_k": 20, "min_p": 0.01}):
+        with monkeypatch.context() as plain:
+            WAYS["at once"].prepare(engine, asked, plain)
+            alone = engine.tokens([mine], **rules | more)
+        with monkeypatch.context() as other:
+            way.prepare(engine, asked, other)
+            crowd = [
+                ask(prompt, temperature=1.3, seed=index, max_tokens=10 + index)
+                for index, prompt in enumerate(asked)
+            ]
+            engine.run([*crowd, ask(mine, **rules | more)])
+            assert engine.answers[-1].tokens[len(mine) :] == alone[0]
+    assert engine.tokens([mine], **rules | {"seed": 8}) != engine.tokens([mine], **rules)
 
 
 def test_bfloat16_runs_close(folder):

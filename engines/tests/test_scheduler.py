@@ -10,6 +10,7 @@ import torch
 
 from engines.backend import Delta
 from engines.builtin import engine as builtin
+from engines.builtin.answer import Answer
 from engines.builtin.blocks import BLOCK_TOKENS, Blocks
 from engines.builtin.pace import FEWEST, Pace
 from engines.builtin.scheduler import FAILURES_IN_A_ROW, PREEMPTIONS
@@ -313,7 +314,8 @@ def test_the_urgent_go_first_and_equals_in_turn(make_loop):
 def test_an_urgent_one_takes_the_place_of_a_less_urgent_one(make_loop):
     loop = make_loop(max_concurrency=1)
     expected = loop.alone(max_tokens=60)
-    inner, asked = loop._run, []
+    inner = loop._run
+    asked: list[Answer] = []
 
     def run(work):
         if not asked and work[0].start > 20:
@@ -351,7 +353,8 @@ def test_when_memory_is_short_the_last_wait_and_say_the_same(wide):
 def test_nobody_is_sent_away_for_ever(wide):
     """Urgent ones keep coming; one that has given way often enough is left in peace."""
     wide.shrink(16)
-    inner, pushed = wide._run, []
+    inner = wide._run
+    pushed: list[Answer] = []
 
     def run(work):
         if patient.slot >= 0 and len(pushed) < 40:
@@ -374,7 +377,7 @@ def test_whatever_comes_and_goes_all_end_and_nothing_is_left(wide, seed):
     dice = random.Random(seed)
     wide.shrink(18)
     inner = wide._run
-    answers = []
+    answers: list[Answer] = []
 
     def run(work):
         if len(answers) < 60 and dice.random() < 0.5:

@@ -26,6 +26,7 @@ PROOF_SECONDS = 30.0  # the first completion may compile kernels and fill caches
 SILENCE_SECONDS = 20.0  # how long a healthy engine may fail to answer before it is unhealthy
 KILL_MARGIN_SECONDS = 10.0  # past its own time for draining
 LOG_TAIL_BYTES = 8000
+LAST_WORDS_BYTES = 64_000  # an engine of several processes says its reason long before its end
 KILLS_FILE = "memory_kills_before"  # what count_kills said at the start
 
 
@@ -129,11 +130,14 @@ class LocalEngineHost:
         sight = self.processes.observe(name)
         if sight.life is not Life.EXITED:
             return None
-        kills = memory_pressure.count_kills()
+        kills = before = memory_pressure.count_kills()
         with suppress(FileNotFoundError, ValueError):
             before = int((self.processes.folder(name) / KILLS_FILE).read_text())
-            return Ended(returncode=sight.returncode, memory_ran_out=kills > before)
-        return Ended(returncode=sight.returncode)
+        return Ended(
+            returncode=sight.returncode,
+            memory_ran_out=kills > before,
+            log=self._said(name, LAST_WORDS_BYTES),
+        )
 
     def pid(self, name: str) -> int | None:
         sight = self.processes.observe(name)
@@ -141,7 +145,10 @@ class LocalEngineHost:
 
     def log_tail(self, name: str) -> str:
         """The end of what the engine said, its token left out: engines print their settings."""
-        said = self.processes.log_tail(name, limit_bytes=LOG_TAIL_BYTES)
+        return self._said(name, LOG_TAIL_BYTES)
+
+    def _said(self, name: str, limit_bytes: int) -> str:
+        said = self.processes.log_tail(name, limit_bytes=limit_bytes)
         spec = self._read_spec(name) if said else None
         return said.replace(spec.token, "***") if spec is not None else said
 

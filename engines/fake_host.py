@@ -41,4 +41,6 @@ class FakeHost:
         return self.logs.get(name, "")
 
     def ended(self, name: str) -> Ended | None:
-        return self.endings.get(name, Ended()) if self.observe(name) is Seen.EXITED else None
+        if self.observe(name) is not Seen.EXITED:
+            return None
+        return self.endings.get(name, Ended(log=self.log_tail(name)))

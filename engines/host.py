@@ -47,6 +47,7 @@ class Ended:
 
     returncode: int | None = None
     memory_ran_out: bool = False
+    log: str = field(default="", repr=False)  # the end of what it said, more than `log_tail`
 
 
 @dataclass(frozen=True, kw_only=True)

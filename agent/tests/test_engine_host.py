@@ -11,10 +11,10 @@ from typing import Any
 import openai
 import pytest
 
-from agent import engine_host
+from agent import engine_host, memory_pressure
 from agent.engine_host import LocalEngineHost
 from engines import launchers
-from engines.host import Ended, EngineHost, Seen, SpecError
+from engines.host import EngineHost, Seen, SpecError
 from engines.tests.make import make_spec
 
 pytestmark = pytest.mark.processes
@@ -122,6 +122,11 @@ def open_stream(host: LocalEngineHost) -> openai.Stream[Any]:
     return stream
 
 
+def stopping(host: LocalEngineHost) -> bool:
+    host.stop("a")
+    return True
+
+
 @pytest.mark.usefixtures("forgetful")
 def test_an_engine_that_drops_requests_is_asked_to_end_once_it_has_none(root: Path) -> None:
     host = started(root, environment={"FAKE_DELAY_SECONDS": "0.05", "FAKE_TOKENS": "40"})
@@ -129,8 +134,8 @@ def test_an_engine_that_drops_requests_is_asked_to_end_once_it_has_none(root: Pa
     host.stop("a")
     assert not host._was_asked("a").exists()
     assert sum(1 for _ in stream) > 20  # all of them came
-    until(lambda: host.stop("a") or host._was_asked("a").exists())
-    until(lambda: host.stop("a") or host.observe("a") is Seen.ABSENT)
+    until(lambda: stopping(host) and host._was_asked("a").exists())
+    until(lambda: stopping(host) and host.observe("a") is Seen.ABSENT)
 
 
 @pytest.mark.usefixtures("forgetful")
@@ -139,7 +144,7 @@ def test_open_requests_get_their_time_and_no_more(root: Path) -> None:
     with open_stream(host):
         host.stop("a")
         assert not host._was_asked("a").exists()
-        until(lambda: host.stop("a") or host._was_asked("a").exists(), seconds=5)
+        until(lambda: stopping(host) and host._was_asked("a").exists(), seconds=5)
 
 
 def test_the_log_that_others_read_is_without_the_token(root: Path) -> None:
@@ -154,10 +159,13 @@ def test_how_an_engine_ended_is_told(root: Path, monkeypatch: pytest.MonkeyPatch
     assert host.ended("a") is None
     pid = host.pid("a")
     assert pid is not None
-    monkeypatch.setattr(engine_host.memory_pressure, "count_kills", lambda: 10**9)
+    monkeypatch.setattr(memory_pressure, "count_kills", lambda: 10**9)
     os.kill(pid, signal.SIGKILL)
     until(lambda: host.observe("a") is Seen.EXITED)
-    assert host.ended("a") == Ended(returncode=-9, memory_ran_out=True)
+    ended = host.ended("a")
+    assert ended is not None
+    assert (ended.returncode, ended.memory_ran_out) == (-9, True)
+    assert "listening" in ended.log
     assert host.ended("b") is None
 
 

@@ -15,7 +15,8 @@ from deployments import planning
 from deployments.choices import PLACED, ReplicaStatus
 from deployments.models import Deployment, Replica
 from deployments.reconcile.moves import count_failure, move, writing
-from engines.host import EngineHost, Seen, SpecError
+from engines import failures
+from engines.host import Ended, EngineHost, Seen, SpecError
 from models_registry import cache
 
 S = ReplicaStatus
@@ -121,7 +122,7 @@ def _step(replica: Replica, *, host: EngineHost, now: datetime) -> bool:
         status, (reason, message) = S.FAILED, failure
     else:
         reason = reason or replica.status_reason
-        message = _explain(status, reason, log_tail)
+        reason, message = _explain(status, reason, log_tail, host.ended(name))
     pid = host.pid(name)
     with writing(replica) as current:
         if (pid, log_tail) != (current.pid, current.log_tail):
@@ -194,14 +195,13 @@ def _drain_seconds(replica: Replica) -> float:
     return planning.ServeSettings.read(replica.variant.settings).drain_seconds
 
 
-def _explain(status: S, reason: str, log_tail: str) -> str:
-    """For people. An engine that knows why it ends says so in its last error line."""
-    lines = [line for line in log_tail.splitlines() if "ERROR" in line or "Error" in line]
-    last = f" {lines[-1]}" if lines else ""
+def _explain(status: S, reason: str, log_tail: str, ended: Ended | None) -> tuple[str, str]:
+    """The reason code, made more exact where the engine's end tells it, and a sentence for people."""
     if reason in FAULTS:
-        return FAULTS[reason] + last
+        return reason, f"{FAULTS[reason]} {failures.last_error(log_tail)}".strip()
     if status != S.FAILED:
-        return ""
-    if reason == "engine_exited":
-        return f"The engine ended:{last}" if last else "The engine ended without saying why."
-    return f"The engine is gone.{last}"
+        return reason, ""
+    if reason == "engine_exited" and ended is not None:
+        failure = failures.explain(ended.log, ended)
+        return failure.code, failure.text
+    return reason, f"The engine is gone. {failures.last_error(log_tail)}".strip()

@@ -98,10 +98,11 @@ def test_an_engine_that_exits_has_failed_and_its_last_words_are_kept(
     replica = make_replica(deployment)
     step(replica, host)
     host.seen[str(replica.pk)] = Seen.EXITED
-    host.logs[str(replica.pk)] = "loading\nERROR cannot serve (no_memory): 3 GB wanted\nbye\n"
+    host.logs[str(replica.pk)] = "loading\nERROR cannot serve (memory_short): 3 GB wanted\nbye\n"
     step(replica, host)
-    assert (replica.status, replica.status_reason) == (S.FAILED, "engine_exited")
+    assert (replica.status, replica.status_reason) == (S.FAILED, "out_of_memory")
     assert "3 GB wanted" in replica.message
+    assert "smaller" in replica.message  # the remedy
     assert replica.log_tail.startswith("loading")
     assert replica.ended_at == NOW
     assert not holds(replica)

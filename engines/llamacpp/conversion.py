@@ -75,8 +75,11 @@ def find_or_make(model: Path, *, weights: str) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not made.exists():
             unfinished = made.with_suffix(".part")
-            convert(model, unfinished, weights=weights)
-            unfinished.replace(made)
+            try:
+                convert(model, unfinished, weights=weights)
+                unfinished.replace(made)
+            finally:
+                unfinished.unlink(missing_ok=True)
     return made
 
 

@@ -39,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
         logger.error("cannot serve (%s): %s", error.code, error)
         return 1
     except OSError as error:
-        logger.error("cannot serve (disk): %s", error)
+        logger.error("the GGUF file could not be made: %s", error)
         return 1
     own_build = Path(sys.executable).with_name("llama-server")
     if own_build.exists():
@@ -82,7 +82,7 @@ def serve(spec: ServeSpec, *, model: Path) -> int:
     try:
         server = xllamacpp.Server(params)
     except (RuntimeError, ValueError) as error:
-        logger.error("cannot serve (engine_refused): %s", error)
+        logger.error("llama.cpp did not start: %s", error)  # it has said why
         return 1
     logger.info("serving %s at %s", model, server.listening_address)
     while True:

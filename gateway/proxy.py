@@ -20,7 +20,7 @@ from gateway.signals import Flight, Signals
 
 logger = logging.getLogger(__name__)
 
-ATTEMPTS = 2  # replicas that a request is tried on
+ATTEMPTS = 3  # replicas that a request is tried on
 MOST_ERROR_BYTES = 1 << 20
 # What an engine's answer says to the client; the rest is between engine and gateway.
 PASSED = {b"content-type", b"content-length", b"cache-control", b"retry-after"}

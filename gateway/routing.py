@@ -8,7 +8,19 @@ from dataclasses import dataclass
 
 from gateway.directory import Replica, Route, Target
 
-COOL_DOWN_SECONDS = 2.0  # a replica that failed is left alone for so long, if there is another
+# A replica that failed is left alone for so long, if there is another; twice as long each time it
+# fails again.
+COOL_DOWN_SECONDS = 2.0
+LONGEST_COOL_DOWN_SECONDS = 16.0
+FORGOTTEN_SECONDS = 60.0  # since it might have been tried again: it is no replica any more
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Failures in a row of one replica, and until when (monotonic) it is left alone."""
+
+    failures: int
+    until: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +34,7 @@ class Router:
 
     def __init__(self) -> None:
         self._open: defaultdict[str, int] = defaultdict(int)
-        self._failed_at: dict[str, float] = {}
+        self._faults: dict[str, Fault] = {}
 
     def choose(self, route: Route, *, tried: Set[str] = frozenset()) -> Choice | None:
         """A replica that was not tried yet, or None. Pair with `opened` and `closed`.
@@ -49,17 +61,26 @@ class Router:
 
     def failed(self, replica_id: str) -> None:
         """It could not be reached, or broke before it answered."""
-        self._failed_at[replica_id] = time.monotonic()
+        now = time.monotonic()
+        known = self._faults.get(replica_id)
+        if known is not None and known.until > now:  # one of several that failed together
+            return
+        failures = known.failures + 1 if known is not None else 1
+        pause = min(COOL_DOWN_SECONDS * 2.0 ** (failures - 1), LONGEST_COOL_DOWN_SECONDS)
+        forgotten = now - FORGOTTEN_SECONDS
+        self._faults = {
+            key: fault for key, fault in self._faults.items() if fault.until > forgotten
+        }
+        self._faults[replica_id] = Fault(failures, now + pause)
 
     def answered(self, replica_id: str) -> None:
-        if self._failed_at:
-            self._failed_at.pop(replica_id, None)
+        if self._faults:
+            self._faults.pop(replica_id, None)
 
     def _usable(
         self, route: Route, tried: Set[str], *, cool_only: bool
     ) -> list[tuple[Target, list[Replica]]]:
-        since = time.monotonic() - COOL_DOWN_SECONDS
-        hot = {each for each, at in self._failed_at.items() if at > since} if cool_only else set()
+        hot = self._left_alone() if cool_only else set()
         usable = []
         for target in route.targets:
             if not target.weight:
@@ -70,6 +91,15 @@ class Router:
             if replicas:
                 usable.append((target, replicas))
         return usable
+
+    def _left_alone(self) -> set[str]:
+        """Those that failed; once their time is up, one request at a time may try them."""
+        now = time.monotonic()
+        return {
+            each
+            for each, fault in self._faults.items()
+            if fault.until > now or self._open.get(each)
+        }
 
     def _by_weight(
         self, usable: list[tuple[Target, list[Replica]]]

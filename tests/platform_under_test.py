@@ -114,7 +114,7 @@ def running_platform(*options: str) -> Iterator[RunningPlatform]:
             process.wait(60)
         except subprocess.TimeoutExpired:
             process.kill()
-        for module in ("engines.transformers_server", "trainer"):
+        for module in ("engines.transformers_server", "engines.fake", "trainer"):
             for left in platform.node_processes(module):
                 left.kill()
         shutil.rmtree(data.parent, ignore_errors=True)

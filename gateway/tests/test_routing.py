@@ -1,5 +1,7 @@
 from collections import Counter
+from types import SimpleNamespace
 
+from gateway import routing
 from gateway.routing import Router
 from gateway.tests.make import make_replica, make_route, make_target
 
@@ -54,3 +56,26 @@ def test_a_replica_that_has_just_failed_is_left_alone_if_there_is_another():
     router.answered(failing.id)
     assert choose(router, route) == failing
     assert choose(router, route, tried={steady.id, failing.id}) is None
+
+
+def test_a_replica_that_keeps_failing_is_tried_ever_more_seldom_and_by_one_at_a_time(monkeypatch):
+    clock = [1000.0]
+    monkeypatch.setattr(routing, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    router = Router()
+    dead, alive = make_replica(), make_replica()
+    route = make_route(ORGANIZATION, make_target(dead, alive))
+    pauses = []
+    for _ in range(5):
+        router.failed(dead.id)
+        router.failed(dead.id)  # several that failed together count once
+        began = clock[0]
+        while all(choose(router, route) == alive for _ in range(20)):
+            clock[0] += 0.5
+        pauses.append(clock[0] - began)
+    assert pauses == [2, 4, 8, 16, 16]
+    router.opened(dead.id)  # the one that tries it
+    assert all(choose(router, route) == alive for _ in range(20))
+    router.answered(dead.id)
+    router.opened(alive.id)
+    router.opened(alive.id)
+    assert choose(router, route) == dead

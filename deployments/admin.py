@@ -11,6 +11,7 @@ from deployments import services
 from deployments.models import (
     Autoscaling,
     Deployment,
+    LoadTest,
     Replica,
     ReplicaEvent,
     Route,
@@ -148,3 +149,19 @@ class ScalingEventAdmin(ReadOnly):
     list_select_related = ["deployment"]
     search_fields = ["deployment__name", "message"]
     date_hierarchy = "at"
+
+
+@admin.register(LoadTest)
+class LoadTestAdmin(ReadOnly):
+    list_display = [
+        "deployment_name",
+        "organization",
+        "revision_name",
+        "engine",
+        "status",
+        "largest_clients",
+        "created_at",
+    ]
+    list_filter = ["status", "engine", "organization"]
+    search_fields = ["deployment_name", "revision_name", "organization__slug"]
+    date_hierarchy = "created_at"

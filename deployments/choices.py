@@ -75,3 +75,22 @@ class Verdict(models.TextChoices):
 
     PASSED = "passed", _("Passed")
     FAILED = "failed", _("Failed")
+
+
+class LoadTestStatus(models.TextChoices):
+    PENDING = "pending", _("Pending")
+    RUNNING = "running", _("Running")
+    SUCCEEDED = "succeeded", _("Succeeded")
+    FAILED = "failed", _("Failed")
+    CANCELLED = "cancelled", _("Cancelled")
+
+
+L = LoadTestStatus
+LOAD_TEST_TRANSITIONS: dict[str, set[str]] = {
+    L.PENDING: {L.RUNNING, L.FAILED, L.CANCELLED},
+    L.RUNNING: {L.SUCCEEDED, L.FAILED, L.CANCELLED},
+    L.SUCCEEDED: set(),
+    L.FAILED: set(),
+    L.CANCELLED: set(),
+}
+LOAD_TEST_OVER = {status for status, onward in LOAD_TEST_TRANSITIONS.items() if not onward}

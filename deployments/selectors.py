@@ -14,7 +14,15 @@ from chips.choices import Purpose
 from chips.models import AllocatedSlot
 from common.errors import NotFound
 from deployments.choices import ROLLOUT_ACTIVE, ROLLOUT_OPEN, DeploymentStatus, ReplicaStatus
-from deployments.models import Deployment, Replica, ReplicaEvent, Rollout, RolloutEvent, Route
+from deployments.models import (
+    Deployment,
+    LoadTest,
+    Replica,
+    ReplicaEvent,
+    Rollout,
+    RolloutEvent,
+    Route,
+)
 from models_registry.models import Revision
 
 
@@ -245,6 +253,14 @@ def _rollouts() -> QuerySet[Rollout]:
     return Rollout.objects.select_related(
         "deployment", f"to_variant__{revision}", f"from_variant__{revision}"
     )
+
+
+def get_load_test(organization: Organization, load_test_id: UUID) -> LoadTest:
+    """One load test, also after its deployment was deleted. Raises NotFound."""
+    test = LoadTest.objects.of(organization).filter(pk=load_test_id).first()
+    if test is None:
+        raise NotFound("No such load test.")
+    return test
 
 
 def list_routes(organization: Organization) -> QuerySet[Route]:

@@ -6,10 +6,12 @@ from uuid import UUID
 from celery import shared_task
 from django.utils import timezone
 
-from common import leases, locks
-from deployments import reconcile
+from common import jobs, leases, locks, slots
+from deployments import load_testing, reconcile
 
 logger = logging.getLogger(__name__)
+
+SWEEP_EXPIRES_SECONDS = 4.0
 
 
 @shared_task(name="deployments.reconcile", time_limit=60)
@@ -39,6 +41,20 @@ def sweep(**_: object) -> None:
             except Exception:
                 logger.exception("replica %s could not be placed", pk)
         reconcile.release_leftovers(now=timezone.now())
+        for pk in list(load_testing.list_due(now=timezone.now()).values_list("pk", flat=True)):
+            jobs.enqueue(
+                "deployments.load_test_step",
+                expires_seconds=SWEEP_EXPIRES_SECONDS,
+                load_test_id=str(pk),
+            )
+
+
+@shared_task(name="deployments.load_test_step", throws=(leases.LeaseLost,))
+def load_test_step(*, load_test_id: str, **_: object) -> None:
+    with slots.slow() as mine:
+        moved = mine and load_testing.step_load_test(UUID(load_test_id), now=timezone.now())
+    if moved:
+        jobs.enqueue("deployments.load_test_step", load_test_id=load_test_id)
 
 
 @shared_task(name="deployments.autoscale", time_limit=60)

@@ -289,7 +289,7 @@ def hang_engine(served: Served) -> None:
 
 
 def kill_agent(served: Served) -> None:
-    served.platform.kill(served.platform.service("manage.py", "agent"))
+    _kill_service(served, "manage.py", "agent")
 
 
 def kill_second_agent(served: Served) -> None:
@@ -305,11 +305,17 @@ def vanish_node(served: Served) -> None:
 
 
 def kill_control(served: Served) -> None:
-    served.platform.kill(served.platform.service("celery", "worker"))
+    _kill_service(served, "celery", "worker")
 
 
 def kill_beat(served: Served) -> None:
-    served.platform.kill(served.platform.service("celery", "beat"))
+    _kill_service(served, "celery", "beat")
+
+
+def _kill_service(served: Served, *words: str) -> None:
+    """One that was killed a moment ago may still be about to start again."""
+    served.wait(lambda: served.platform.service(*words) is not None, 60, f"no {words} to kill")
+    served.platform.kill(served.platform.service(*words))
 
 
 def restart_broker(served: Served) -> None:

@@ -63,7 +63,7 @@ def served() -> Iterator[Served]:
     ids=lambda value: getattr(value, "__name__", None),
 )
 def test_service_becomes_whole_and_loses_nothing_that_had_not_begun(
-    served: Served, fault: Callable[[Served], None], seconds: float
+    served: Served, tell: Tell, fault: Callable[[Served], None], seconds: float
 ) -> None:
     served.wait_until_whole()
     with served.load() as load:

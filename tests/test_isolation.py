@@ -46,6 +46,7 @@ def ids_of(world: World) -> dict[str, Any]:
         "run_id": world.run.pk,
         "evaluation_id": world.evaluation.pk,
         "deployment_id": world.deployment.pk,
+        "load_test_id": world.load_test.pk,
         "key_id": world.key.pk,
         "member_id": world.person.pk,
         "user_id": world.person.pk,

@@ -22,7 +22,7 @@ from chips.models import (
     Pool,
 )
 from deployments import variants
-from deployments.models import Deployment, Replica, ReplicaEvent, Route, RouteTarget
+from deployments.models import Deployment, LoadTest, Replica, ReplicaEvent, Route, RouteTarget
 from models_registry.models import Alias, EvaluationResult, RegisteredModel, Revision
 from models_registry.tests.make import make_revision
 from training import services as training_services
@@ -52,6 +52,7 @@ class World:
     run: TrainingRun
     evaluation: Evaluation
     deployment: Deployment
+    load_test: LoadTest
     key: ApiKey
     node: Node
 
@@ -85,6 +86,7 @@ def make_world(folder: Path, *, slug: str = "retail", person: str = "ada", now: 
     key = account_services.issue_api_key(
         organization=organization, name="nightly", scopes=[Scope.INFERENCE], now=now
     ).row
+    load_test = make_load_test(deployment, now=now)
     make_usage(organization, deployment, key, now=now)
     return World(
         organization=organization,
@@ -97,6 +99,7 @@ def make_world(folder: Path, *, slug: str = "retail", person: str = "ada", now: 
         run=run,
         evaluation=evaluation,
         deployment=deployment,
+        load_test=load_test,
         key=key,
         node=node,
     )
@@ -208,6 +211,56 @@ def make_run(
         run=run, step=200, path="/nowhere/200", size_bytes=15_000_000, created_at=now
     )
     return run
+
+
+def make_load_test(deployment: Deployment, *, now: datetime) -> LoadTest:
+    """Two levels measured, the second beyond the limit."""
+    level = {
+        "requests": 40,
+        "failures": 0,
+        "seconds": 10.2,
+        "input_tokens": 3200,
+        "output_tokens": 2560,
+        "itl_p50_milliseconds": 9.1,
+        "itl_p95_milliseconds": 14.0,
+        "problems": [],
+    }
+    return LoadTest.objects.create(
+        organization=deployment.organization,
+        deployment=deployment,
+        deployment_name=deployment.name,
+        revision=deployment.revision,
+        revision_name=str(deployment.revision),
+        engine=deployment.engine,
+        replicas=1,
+        accelerators={"generic-cpu-x86-64-host": 0.25},
+        clients=[1, 8],
+        seconds_per_level=10,
+        limit_ttft_milliseconds=200,
+        status="succeeded",
+        status_reason="measured",
+        results=[
+            level
+            | {
+                "clients": 1,
+                "tokens_per_second": 110.5,
+                "ttft_p50_milliseconds": 31.0,
+                "ttft_p95_milliseconds": 48.0,
+                "within_limits": True,
+            },
+            level
+            | {
+                "clients": 8,
+                "tokens_per_second": 251.0,
+                "ttft_p50_milliseconds": 160.0,
+                "ttft_p95_milliseconds": 320.0,
+                "within_limits": False,
+            },
+        ],
+        largest_clients=1,
+        created_at=now,
+        ended_at=now,
+    )
 
 
 def make_deployment(

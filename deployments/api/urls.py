@@ -2,7 +2,7 @@
 
 from django.urls import URLPattern, URLResolver, path
 
-from deployments.api import views
+from deployments.api import load_tests, views
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("deployments/", views.DeploymentList.as_view()),
@@ -10,5 +10,8 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("deployments/<uuid:deployment_id>/scale/", views.DeploymentScale.as_view()),
     path("deployments/<uuid:deployment_id>/replicas/", views.ReplicaList.as_view()),
     path("deployments/<uuid:deployment_id>/events/", views.EventList.as_view()),
+    path("deployments/<uuid:deployment_id>/load-tests/", load_tests.LoadTestList.as_view()),
+    path("load-tests/<uuid:load_test_id>/", load_tests.LoadTestDetail.as_view()),
+    path("load-tests/<uuid:load_test_id>/cancel/", load_tests.LoadTestCancel.as_view()),
     path("routes/", views.RouteList.as_view()),
 ]

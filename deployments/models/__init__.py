@@ -1,5 +1,6 @@
 from deployments.models.autoscaling import Autoscaling, ScalingEvent
 from deployments.models.deployment import Deployment
+from deployments.models.load_test import LoadTest
 from deployments.models.replica import Replica, ReplicaEvent
 from deployments.models.rollout import Rollout, RolloutEvent
 from deployments.models.route import Route, RouteTarget
@@ -8,6 +9,7 @@ from deployments.models.variant import Variant
 __all__ = [
     "Autoscaling",
     "Deployment",
+    "LoadTest",
     "Replica",
     "ReplicaEvent",
     "Rollout",

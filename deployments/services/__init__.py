@@ -10,6 +10,7 @@ from deployments.services.deployments import (
     scale_deployment,
     want_replicas,
 )
+from deployments.services.load_tests import LoadTestRuns, cancel_load_test, start_load_test
 from deployments.services.rollouts import (
     Change,
     NotGated,
@@ -26,11 +27,13 @@ __all__ = [
     "MAX_REPLICAS",
     "Change",
     "DeploymentIsDeleting",
+    "LoadTestRuns",
     "NameTaken",
     "NotGated",
     "NotServable",
     "RolloutIsOver",
     "abort_rollout",
+    "cancel_load_test",
     "create_deployment",
     "delete_deployment",
     "give_verdict",
@@ -40,6 +43,7 @@ __all__ = [
     "resume_rollout",
     "scale_deployment",
     "set_autoscaling",
+    "start_load_test",
     "update_deployment",
     "want_replicas",
 ]

@@ -88,21 +88,21 @@ def _run_level(test: LoadTest, level: int, *, now: datetime) -> LoadResult | str
         is_internal=True,
         now=now,
     )
-    spec = {
-        "base_url": settings.FACTORY_GATEWAY_URL,
-        "key": key.secret,
-        "model": test.deployment_name,
-        "clients": level,
-        "seconds": test.seconds_per_level,
-        "prompt_words": test.prompt_words,
-        "output_tokens": test.output_tokens,
-        "grace_seconds": GRACE_SECONDS,
-    }
+    spec = LoadSpec(
+        base_url=settings.FACTORY_GATEWAY_URL,
+        key=key.secret,
+        model=test.deployment_name,
+        clients=level,
+        seconds=test.seconds_per_level,
+        prompt_words=test.prompt_words,
+        output_tokens=test.output_tokens,
+        grace_seconds=GRACE_SECONDS,
+    )
     try:
         done = subprocess.run(
             [sys.executable, "-m", "engines.load_client"],
             cwd=settings.BASE_DIR,
-            input=json.dumps(asdict(LoadSpec(**spec))),
+            input=json.dumps(asdict(spec)),
             capture_output=True,
             text=True,
             timeout=test.seconds_per_level + GRACE_SECONDS + 30,

@@ -20,7 +20,7 @@ from agent.trainer_host import LocalTrainerHost
 from chips import services as chips
 from chips.models import Node
 from common import leases
-from deployments import planning
+from deployments import custom_engines, planning
 from deployments import reconcile as deployments
 from engines import installed
 from engines.host import Seen
@@ -68,7 +68,7 @@ def only_agent(name: str) -> Iterator[None]:
 def node_facts() -> dict[str, Any]:
     """What people and placement want to know of this machine."""
     homes = installed.homes(planning.engines_folder(), settings.FACTORY_ENGINES)
-    return probe.node_facts() | {"engines": installed.find(homes, {})}
+    return probe.node_facts() | {"engines": installed.find(homes, custom_engines.list_templates())}
 
 
 class NodeAgent:

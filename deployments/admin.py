@@ -1,14 +1,15 @@
 from django.contrib import admin, messages
 from django.db.models import QuerySet
+from django.forms import ModelForm
 from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
-from accounts.admin import ReadOnly, ReadOnlyInline, actor_of
+from accounts.admin import Audited, ReadOnly, ReadOnlyInline, actor_of
 from common.errors import DomainError
 from deployments import services
-from deployments.models import (
+from deployments.models import (CustomEngine, 
     Autoscaling,
     Deployment,
     LoadTest,
@@ -18,6 +19,38 @@ from deployments.models import (
     RouteTarget,
     ScalingEvent,
 )
+
+
+@admin.register(CustomEngine)
+class CustomEngineAdmin(Audited):
+    """Operators alone: what stands here is run on nodes."""
+
+    list_display = ["name", "program", "health_path", "start_seconds", "created_at"]
+    search_fields = ["name", "note"]
+    readonly_fields = ["created_at"]
+
+    @admin.display(description=_("program"))
+    def program(self, row: CustomEngine) -> str:
+        return str(row.command[0])
+
+    def has_change_permission(
+        self, request: HttpRequest, obj: CustomEngine | None = None
+    ) -> bool:
+        allowed: bool = super().has_change_permission(request, obj)
+        return allowed and (obj is None or not obj.is_used)
+
+    def has_delete_permission(
+        self, request: HttpRequest, obj: CustomEngine | None = None
+    ) -> bool:
+        allowed: bool = super().has_delete_permission(request, obj)
+        return allowed and (obj is None or not obj.is_used)
+
+    def save_model(
+        self, request: HttpRequest, obj: CustomEngine, form: ModelForm, change: bool
+    ) -> None:
+        if not change:
+            obj.created_at = timezone.now()
+        super().save_model(request, obj, form, change)
 
 
 class ReplicaInline(ReadOnlyInline):

@@ -12,10 +12,10 @@ from django.conf import settings
 
 from chips.selectors import Device
 from common.errors import InvalidInput
-from deployments import selectors
+from deployments import custom_engines, selectors
 from deployments.models import Replica
 from deployments.variants import Served
-from engines import architectures, launchers
+from engines import architectures
 from engines.host import DTYPES, REASONING_PARSERS, TOOL_PARSERS, ServeSpec
 from models_registry.models import Revision
 from planner import memory
@@ -112,12 +112,15 @@ def accelerator_request(wanted: Served) -> AcceleratorRequest:
     serving of its result, do not stand in each other's way.
     """
     whole = wanted.accelerators_per_replica
+    described = custom_engines.find(wanted.engine)
+    devices = described.torch_devices if described is not None else []
     return AcceleratorRequest(
         accelerators=whole,
         slots=0 if whole else wanted.slots_per_replica,
         memory_bytes=None if wanted.engine == "fake" else _memory_bytes(wanted),
         pool_name=wanted.pool_name or None,
         engine=wanted.engine,
+        torch_devices=frozenset(devices) or None,
         avoid_accelerators=selectors.list_training_accelerators(wanted.revision),
     )
 
@@ -156,6 +159,7 @@ def serve_spec(replica: Replica, devices: Sequence[Device], model_path: Path) ->
     cores = sorted({core for device in devices for core in device.cores})
     known = [device.memory_bytes for device in devices if device.memory_bytes is not None]
     kind = (devices[0].torch_device if devices else "") or "cpu"
+    described = custom_engines.find(variant.engine)
     return ServeSpec(
         name=str(replica.pk),
         engine=variant.engine,
@@ -176,6 +180,7 @@ def serve_spec(replica: Replica, devices: Sequence[Device], model_path: Path) ->
         tool_parser=wanted.tool_parser,
         reasoning_parser=wanted.reasoning_parser,
         arguments=wanted.engine_arguments or {},
+        template=described.template.to_values() if described is not None else None,
         memory_bytes=sum(known) if known and len(known) == len(devices) else None,
         drain_seconds=wanted.drain_seconds,
         environment=_visible(devices) | (wanted.environment or {}),
@@ -188,8 +193,9 @@ def startup_limit_seconds(wanted: Served) -> float:
     given = ServeSettings.read(wanted.settings).startup_limit_seconds
     if given is not None:
         return given
-    launcher = launchers.known(wanted.engine)
-    return launcher.start_seconds + 2 * wanted.revision.size_bytes / SLOWEST_LOADING
+    launcher = custom_engines.find_launcher(wanted.engine)
+    own = launcher.start_seconds if launcher is not None else 0.0
+    return own + 2 * wanted.revision.size_bytes / SLOWEST_LOADING
 
 
 def _visible(devices: Sequence[Device]) -> dict[str, str]:

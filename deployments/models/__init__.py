@@ -1,4 +1,5 @@
 from deployments.models.autoscaling import Autoscaling, ScalingEvent
+from deployments.models.custom_engine import CustomEngine
 from deployments.models.deployment import Deployment
 from deployments.models.load_test import LoadTest
 from deployments.models.replica import Replica, ReplicaEvent
@@ -7,6 +8,7 @@ from deployments.models.route import Route, RouteTarget
 from deployments.models.variant import Variant
 
 __all__ = [
+    "CustomEngine",
     "Autoscaling",
     "Deployment",
     "LoadTest",

@@ -4,11 +4,11 @@ from django.core.exceptions import ValidationError
 
 from chips.models import Pool
 from common.errors import DomainError, InvalidInput
+from deployments import custom_engines
 from deployments.planning import ServeSettings
 from deployments.variants import Content
 from engines import architectures
 from engines.host import SpecError
-from engines.launchers import LAUNCHERS
 from models_registry.choices import RevisionKind
 from models_registry.models import Revision
 from models_registry.models.registered_model import NAME
@@ -39,11 +39,12 @@ def check_replicas(replicas: int) -> None:
 def check_content(content: Content, revision: Revision) -> None:
     """What a replica is to run; `revision` is the content's. Raises InvalidInput by field,
     NotServable."""
-    if content.engine not in LAUNCHERS:
+    launcher = custom_engines.find_launcher(content.engine)
+    if launcher is None:
         raise InvalidInput(
             f"There is no engine {content.engine}.",
             field="engine",
-            remedy=f"Use one of {', '.join(sorted(LAUNCHERS))}.",
+            remedy=f"Use one of {', '.join(custom_engines.list_names())}.",
         )
     _check_range("accelerators_per_replica", content.accelerators_per_replica, 0, 1024)
     _check_range("slots_per_replica", content.slots_per_replica, 1, 1024)
@@ -56,7 +57,7 @@ def check_content(content: Content, revision: Revision) -> None:
     _check_servable(revision, content.engine)
     wanted = ServeSettings.read(dict(content.settings))
     try:
-        LAUNCHERS[content.engine].check_arguments(wanted.engine_arguments or {})
+        launcher.check_arguments(wanted.engine_arguments or {})
     except SpecError as error:
         raise InvalidInput(
             f"{error.problem}.", field=f"settings.engine_{error.field}", remedy=f"{error.remedy}."

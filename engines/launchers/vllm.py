@@ -17,7 +17,8 @@ from engines.launchers.parsers import find_parsers
 
 GIB = 2**30
 PROCESS_BYTES = 2 * GIB  # on a CPU: three processes with their libraries and buffers
-LORAS_IN_A_BATCH = 8
+LORAS_IN_A_BATCH = 8  # each takes room on the device; more of them wait for a batch
+LORA_RANK = 64  # the largest that is taken, unless the arguments name another
 
 
 def _command(spec: ServeSpec, place: Place) -> list[str]:
@@ -34,6 +35,11 @@ def _command(spec: ServeSpec, place: Place) -> list[str]:
     share = memory_share(spec)
     if spec.device != "cpu" and share is not None:
         words += [f"--gpu-memory-utilization={share}"]
+    if spec.adapter_folders:
+        words += ["--enable-lora", f"--max-cpu-loras={spec.max_adapters}"]
+        words += [f"--max-loras={min(spec.max_adapters, LORAS_IN_A_BATCH)}"]
+        if "max-lora-rank" not in spec.arguments:
+            words += [f"--max-lora-rank={LORA_RANK}"]
     parsers = find_parsers(spec)
     if parsers.tools != "none":
         words += ["--enable-auto-tool-choice", f"--tool-call-parser={parsers.tools}"]
@@ -50,6 +56,8 @@ def _environment(spec: ServeSpec, place: Place) -> dict[str, str]:
     }
     if place.home is not None:  # compiled kernels are kept with the engine, for all its replicas
         variables["VLLM_CACHE_ROOT"] = str(place.home / "cache")
+    if spec.adapter_folders:  # the routes that load them stand behind the token
+        variables["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"
     if spec.device == "cpu":
         variables["VLLM_CPU_KVCACHE_SPACE"] = str(_cache_gib(spec))
         if spec.cores:
@@ -81,6 +89,7 @@ VLLM = Launcher(
         "enforce-eager": bool,
         "kv-cache-dtype": ("auto", "fp8", "fp8_e4m3", "fp8_e5m2"),
         "language-model-only": bool,
+        "max-lora-rank": int,
         "max-num-batched-tokens": int,
         "pipeline-parallel-size": int,
         "quantization": ("awq", "awq_marlin", "ascend", "compressed-tensors", "fp8", "gptq",

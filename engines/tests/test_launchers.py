@@ -121,6 +121,21 @@ def test_a_share_of_a_device_is_a_share_of_its_memory(tmp_path):
     assert option(started.command, "--gpu-memory-utilization") == "0.225"
 
 
+def test_vllm_takes_adapters_at_run_time_where_the_spec_names_their_folders(tmp_path):
+    folder = make_folder(tmp_path)
+    spec = make_spec(
+        engine="vllm", model_path=folder, adapter_folders=[str(tmp_path)], max_adapters=100
+    )
+    started = launch(spec)
+    assert "--enable-lora" in started.command
+    assert option(started.command, "--max-cpu-loras") == "100"
+    assert option(started.command, "--max-loras") == "8"
+    assert option(started.command, "--max-lora-rank") == "64"
+    assert started.environment["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "1"
+    without = launch(make_spec(engine="vllm", model_path=folder))
+    assert "--enable-lora" not in without.command
+
+
 @pytest.mark.parametrize(
     ("template", "vllm", "sglang"),
     [

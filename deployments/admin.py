@@ -9,8 +9,9 @@ from django.utils.translation import ngettext
 from accounts.admin import Audited, ReadOnly, ReadOnlyInline, actor_of
 from common.errors import DomainError
 from deployments import services
-from deployments.models import (CustomEngine, 
+from deployments.models import (
     Autoscaling,
+    CustomEngine,
     Deployment,
     LoadTest,
     Replica,
@@ -33,15 +34,11 @@ class CustomEngineAdmin(Audited):
     def program(self, row: CustomEngine) -> str:
         return str(row.command[0])
 
-    def has_change_permission(
-        self, request: HttpRequest, obj: CustomEngine | None = None
-    ) -> bool:
+    def has_change_permission(self, request: HttpRequest, obj: CustomEngine | None = None) -> bool:
         allowed: bool = super().has_change_permission(request, obj)
         return allowed and (obj is None or not obj.is_used)
 
-    def has_delete_permission(
-        self, request: HttpRequest, obj: CustomEngine | None = None
-    ) -> bool:
+    def has_delete_permission(self, request: HttpRequest, obj: CustomEngine | None = None) -> bool:
         allowed: bool = super().has_delete_permission(request, obj)
         return allowed and (obj is None or not obj.is_used)
 

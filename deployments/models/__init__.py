@@ -8,8 +8,8 @@ from deployments.models.route import Route, RouteTarget
 from deployments.models.variant import Variant
 
 __all__ = [
-    "CustomEngine",
     "Autoscaling",
+    "CustomEngine",
     "Deployment",
     "LoadTest",
     "Replica",

@@ -33,9 +33,9 @@ class Decoder:
     def __init__(self, shape: DecoderShape, weights: Weights, *, context: int) -> None:
         self.shape = shape
         self.weights = weights
-        self.device = weights.embedding.device
-        self.dtype = weights.embedding.dtype
-        self._cos, self._sin = _rotations(shape, context)
+        self.device = weights.final_norm.device
+        self.dtype = weights.final_norm.dtype
+        self._cos, self._sin = rotations(shape, context)
         self._cos = self._cos.to(device=self.device, dtype=self.dtype)
         self._sin = self._sin.to(device=self.device, dtype=self.dtype)
 
@@ -43,7 +43,7 @@ class Decoder:
         """Runs one step, filling the cache; float32 [outputs, vocabulary]."""
         cos = self._cos[step.positions][:, None]
         sin = self._sin[step.positions][:, None]
-        hidden = self.weights.embedding[step.tokens]
+        hidden = self.weights.embedding(step.tokens)
         for index, layer in enumerate(self.weights.layers):
             attended = self._attention(index, layer, hidden, cos, sin, step, cache)
             hidden = hidden + layer.output(attended)
@@ -86,7 +86,7 @@ class Decoder:
         return weight * (wide * scale).to(values.dtype)
 
 
-def _rotations(shape: DecoderShape, context: int) -> tuple[torch.Tensor, torch.Tensor]:
+def rotations(shape: DecoderShape, context: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Cosine and sine of every position, [context, head_size] each.
 
     The first half of sine is negated: turning a vector is then one product with cosine plus one

@@ -35,21 +35,50 @@ class Projection:
     def __init__(
         self, weight: torch.Tensor, bias: torch.Tensor | None = None, *, parts: Mapping[str, int]
     ) -> None:
-        self.weight = weight  # [outputs, inputs]
+        self.weight: torch.Tensor | None = weight  # [outputs, inputs]; None once packed otherwise
         self.bias = bias
         self.parts = dict(parts)
         self.outputs, self.inputs = weight.shape
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
-        out = F.linear(rows, self.weight, self.bias)
-        if self.adaptation is not None and self.adaptation.active:
-            self.adaptation.add(rows, out)
+        out = self.multiply(rows)
+        if self.is_adapted:
+            self.adapt(rows, out)
         return out
 
     @property
+    def is_adapted(self) -> bool:
+        """Whether adapters change this projection in the present step."""
+        return self.adaptation is not None and self.adaptation.active
+
+    def adapt(self, rows: torch.Tensor, out: torch.Tensor) -> None:
+        """What adapters add to the product, in place."""
+        if self.adaptation is not None:
+            self.adaptation.add(rows, out)
+
+    def multiply(self, rows: torch.Tensor) -> torch.Tensor:
+        """The product alone, without adapters."""
+        return F.linear(rows, self.weight, self.bias)
+
+    @property
     def total_bytes(self) -> int:
-        tensors = [self.weight] if self.bias is None else [self.weight, self.bias]
-        return sum(each.numel() * each.element_size() for each in tensors)
+        return sum(
+            each.numel() * each.element_size()
+            for each in (self.weight, self.bias)
+            if each is not None
+        )
+
+
+class Embedding:
+    """Tokens in, rows out: [n] -> [n, hidden]."""
+
+    def __init__(self, table: torch.Tensor | None) -> None:
+        self.table: torch.Tensor | None = table  # [vocabulary, hidden]; None if the head keeps it
+
+    def __call__(self, tokens: torch.Tensor) -> torch.Tensor:
+        if self.table is None:
+            raise TypeError("this table is packed: only the compiled forward pass reads it")
+        return F.embedding(tokens, self.table)
 
 
 class FeedForward(Protocol):

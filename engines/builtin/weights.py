@@ -4,15 +4,23 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
 
 from engines.builtin.experts import ExpertsFeedForward
-from engines.builtin.projection import DenseFeedForward, FeedForward, Projection
+from engines.builtin.projection import DenseFeedForward, Embedding, FeedForward, Projection
 from engines.builtin.shape import DecoderShape, ExpertsShape
 from engines.process import CannotServe
+
+
+class MakeProjection(Protocol):
+    """How a projection is made of its stored weights, which it may keep in another form."""
+
+    def __call__(
+        self, weight: torch.Tensor, bias: torch.Tensor | None, /, *, parts: Mapping[str, int]
+    ) -> Projection: ...
 
 
 @dataclass(frozen=True)
@@ -37,30 +45,45 @@ class Layer:
 
 @dataclass(frozen=True)
 class Weights:
-    embedding: torch.Tensor
+    embedding: Embedding
     layers: list[Layer]
     final_norm: torch.Tensor
     head: Projection  # over the embedding itself where the two are tied
 
     @property
     def total_bytes(self) -> int:
-        head = 0 if self.head.weight is self.embedding else self.head.total_bytes
+        table = self.embedding.table
+        own_table = 0 if table is None or table is self.head.weight else _bytes(table)
         layers = sum(layer.total_bytes for layer in self.layers)
-        return _bytes(self.embedding) + layers + _bytes(self.final_norm) + head
+        return own_table + layers + _bytes(self.final_norm) + self.head.total_bytes
 
 
-def load_weights(folder: str, shape: DecoderShape, *, device: str, dtype: torch.dtype) -> Weights:
-    """Reads all tensors the shape asks for. Raises CannotServe if a file or a tensor is missing."""
-    stored = _Stored(Path(folder), device=device, dtype=dtype, fp8_block=shape.fp8_block)
-    embedding = stored.tensor("model.embed_tokens.weight", shape.vocabulary, shape.hidden)
-    head = embedding
+def load_weights(
+    folder: str,
+    shape: DecoderShape,
+    *,
+    device: str,
+    dtype: torch.dtype,
+    make: MakeProjection = Projection,
+) -> Weights:
+    """Reads all tensors the shape asks for. Raises CannotServe if a file or a tensor is missing.
+
+    `make` decides how the weights of projections are kept.
+    """
+    stored = _Stored(
+        Path(folder), device=device, dtype=dtype, fp8_block=shape.fp8_block, make=make
+    )
+    table = stored.tensor("model.embed_tokens.weight", shape.vocabulary, shape.hidden)
+    own = table
     if not shape.tied_embeddings:
-        head = stored.tensor("lm_head.weight", shape.vocabulary, shape.hidden)
+        own = stored.tensor("lm_head.weight", shape.vocabulary, shape.hidden)
+    head = make(own, None, parts={"lm_head": shape.vocabulary})
+    packed_away = shape.tied_embeddings and head.weight is None
     return Weights(
-        embedding=embedding,
+        embedding=Embedding(None if packed_away else table),
         layers=[_layer(stored, shape, index) for index in range(shape.layers)],
         final_norm=stored.tensor("model.norm.weight", shape.hidden),
-        head=Projection(head, parts={"lm_head": shape.vocabulary}),
+        head=head,
     )
 
 
@@ -135,7 +158,7 @@ def _projection(
     if bias:
         offsets = torch.cat([stored.tensor(f"{prefix}{n}.bias", s) for n, s in parts.items()])
     joined = weights[0] if len(weights) == 1 else torch.cat(weights)
-    return Projection(joined, offsets, parts=parts)
+    return stored.make(joined, offsets, parts=parts)
 
 
 def _bytes(tensor: torch.Tensor) -> int:
@@ -153,7 +176,9 @@ class _Stored:
         device: str,
         dtype: torch.dtype,
         fp8_block: tuple[int, int] | None,
+        make: MakeProjection,
     ) -> None:
+        self.make = make
         self._device = device
         self._dtype = dtype
         self._fp8_block = fp8_block

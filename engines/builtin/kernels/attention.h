@@ -9,7 +9,7 @@
 
 #include "tiles.h"
 
-enum { KEYS = 2 * PANEL, VECTORS = 4 * TILE, LARGEST_HEAD = 256 };
+enum { KEYS = 2 * PANEL, VECTORS = 4 * TILE, LARGEST_HEAD = 256, AHEAD = 32 };
 
 typedef struct {
     const half_t *queries; /* of one row; heads lie behind each other */
@@ -28,12 +28,25 @@ INLINE const half_t *place_of(const attention_t *a, const half_t *from, int64_t 
            position % a->block_tokens * a->head_size;
 }
 
+/* Asks for the sixteen positions from `position` on. Blocks lie anywhere in memory, so the machine
+ * cannot guess which one comes next. */
+INLINE void fetch(const attention_t *a, const half_t *from, int64_t position, int size) {
+    if (position >= a->length) return;
+    const char *at = (const char *)place_of(a, from, position);
+    for (int line = 0; line < 16 * size * 2; line += 64) __builtin_prefetch(at + line, 0, 2);
+}
+
 /* scores[i] = scale * query . key i, for whole sixteens (the last ones repeat the last key). */
-INLINE void score_keys(const attention_t *a, const half_t *query, int size, float *scores) {
+INLINE void score_keys(const attention_t *a, const half_t *query, int size, int is_first,
+                       float *scores) {
     words_t own[LARGEST_HEAD / 32];
     _Pragma("GCC unroll 8") for (int i = 0; i < size / 32; i++) own[i] = load_words(query + 32 * i);
     for (int64_t first = 0; first < a->length; first += 16) {
         const half_t *keys = place_of(a, a->keys, first);
+        if (is_first) {
+            fetch(a, a->keys, first + AHEAD, size);
+            fetch(a, a->values, first, size);
+        }
         const int64_t last = a->length - 1 - first;
         floats_t sums[16];
         _Pragma("GCC unroll 16") for (int k = 0; k < 16; k++) {
@@ -88,7 +101,7 @@ INLINE void attend_sized(const attention_t *a, int64_t queries, int size, half_t
         const int count = queries - q < 2 ? 1 : 2;
         float totals[2];
         for (int i = 0; i < count; i++) {
-            score_keys(a, a->queries + (q + i) * size, size, scores + i * stride);
+            score_keys(a, a->queries + (q + i) * size, size, q + i == 0, scores + i * stride);
             totals[i] = weigh(scores + i * stride, a->length);
         }
         if (count == 2)

@@ -167,6 +167,23 @@ static void widen_panel(const char *panel, int64_t inputs, uint32_t *wide) {
 /* Takes the next piece of work that no thread has begun. */
 INLINE int64_t claim(int64_t *counter) { return __atomic_fetch_add(counter, 1, __ATOMIC_RELAXED); }
 
+/* One row's sums of a panel, with bias and rounded, to one of the two places. */
+INLINE void finish(float *sum, const half_t *bias, int64_t width, half_t *out, float *wide_out) {
+    if (bias)
+        for (int64_t i = 0; i < width; i++) sum[i] += widened(bias[i]);
+    if (width == PANEL) { /* nearly always: loops of a known length become a few vectors */
+        if (out)
+            for (int64_t i = 0; i < PANEL; i++) out[i] = narrowed(sum[i]);
+        else
+            for (int64_t i = 0; i < PANEL; i++) wide_out[i] = at_half(sum[i]);
+    } else {
+        if (out)
+            for (int64_t i = 0; i < width; i++) out[i] = narrowed(sum[i]);
+        else
+            for (int64_t i = 0; i < width; i++) wide_out[i] = at_half(sum[i]);
+    }
+}
+
 /* out = packed rows by the matrix, plus bias; every thread of the team calls it and does its share.
  *
  * `out` holds bfloat16, `outputs` apart; `wide_out` in its place takes the same values as floats.
@@ -199,14 +216,9 @@ static void product(const matrix_t *matrix, const uint32_t *packed, int64_t rows
             else
                 TILES[count](block, size, (const uint32_t *)weights, pairs, part, pace, sums);
             for (int64_t r = 0; r < count; r++) {
-                float *sum = sums + r * PANEL;
-                if (matrix->bias)
-                    for (int64_t i = 0; i < width; i++) sum[i] += widened(matrix->bias[first + i]);
                 const int64_t at = (row + r) * outputs + first;
-                if (out)
-                    for (int64_t i = 0; i < width; i++) out[at + i] = narrowed(sum[i]);
-                else
-                    for (int64_t i = 0; i < width; i++) wide_out[at + i] = at_half(sum[i]);
+                finish(sums + r * PANEL, matrix->bias ? matrix->bias + first : 0, width,
+                       out ? out + at : 0, wide_out ? wide_out + at : 0);
             }
         }
     }

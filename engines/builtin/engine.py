@@ -13,6 +13,9 @@ import torch
 from engines.builtin.answer import Answer
 from engines.builtin.blocks import BLOCK_TOKENS, Blocks, blocks_for
 from engines.builtin.cache import BlockCache
+from engines.builtin.kernels.decoder import CompiledDecoder
+from engines.builtin.kernels.packed import packing
+from engines.builtin.kernels.runner import CompiledRunner, kernels_for
 from engines.builtin.lora import Adaptations, Adapter, list_sites
 from engines.builtin.lora_files import read_adapter
 from engines.builtin.memory import is_out_of_memory, parts_that_fit
@@ -25,7 +28,8 @@ from engines.builtin.modules_loading import (
     read_modules_shape,
 )
 from engines.builtin.modules_runner import ModulesRunner
-from engines.builtin.runner import Runner
+from engines.builtin.projection import Projection
+from engines.builtin.runner import Runner, StepRunner
 from engines.builtin.scheduler import News, Scheduler
 from engines.builtin.shape import (
     DecoderShape,
@@ -33,6 +37,7 @@ from engines.builtin.shape import (
     read_config,
     read_shape,
     serving_dtype,
+    weight_bits,
 )
 from engines.builtin.text import Text, read_generation_defaults
 from engines.builtin.weights import load_weights
@@ -171,7 +176,7 @@ class _Model:
     """Weights in memory, what runs them, and how much it can remember."""
 
     shape: DecoderShape | ModulesShape
-    runner: Runner | ModulesRunner
+    runner: StepRunner
     slots: int  # sequences at once
     blocks: int  # of cache, for all of them together
     context: int  # tokens of one
@@ -184,7 +189,12 @@ def _load_own(spec: ServeSpec, config: Any) -> _Model:
     shape = read_shape(config)
     dtype = serving_dtype(spec.dtype, stored=shape.stored_dtype, device=spec.device)
     context = min(spec.max_context_tokens, shape.max_positions)
-    weights = load_weights(spec.model_path, shape, device=spec.device, dtype=dtype)
+    bits = weight_bits(spec.dtype)
+    library = kernels_for(shape, device=spec.device, dtype=dtype)
+    if library is None and bits < 16:
+        raise _no_such_weights(spec)
+    make = Projection if library is None else packing(library, threads=spec.threads, bits=bits)
+    weights = load_weights(spec.model_path, shape, device=spec.device, dtype=dtype, make=make)
     slots = spec.max_concurrency
     blocks = parts_that_fit(
         wanted=slots * blocks_for(context),
@@ -198,16 +208,22 @@ def _load_own(spec: ServeSpec, config: Any) -> _Model:
     cache = BlockCache(
         shape, blocks=blocks, slots=slots, context=context, device=spec.device, dtype=dtype
     )
-    decoder = Decoder(shape, weights, context=context)
     sites = list_sites(weights)
-    read = partial(read_adapter, sites=sites, device=decoder.device, dtype=dtype)
-    runner = Runner(decoder, cache, Adaptations(sites))
+    read = partial(read_adapter, sites=sites, device=weights.final_norm.device, dtype=dtype)
+    runner: StepRunner
+    if library is None:
+        runner = Runner(Decoder(shape, weights, context=context), cache, Adaptations(sites))
+    else:
+        compiled = CompiledDecoder(library, shape, weights, context=context, threads=spec.threads)
+        runner = CompiledRunner(compiled, cache, Adaptations(sites))
     return _Model(
         shape, runner, slots, blocks, context, weights.total_bytes, dtype, read_adapter=read
     )
 
 
 def _load_modules(spec: ServeSpec, config: Any) -> _Model:
+    if weight_bits(spec.dtype) < 16:
+        raise _no_such_weights(spec)
     shape = read_modules_shape(config)
     dtype = serving_dtype(spec.dtype, stored=shape.stored_dtype, device=spec.device)
     context = min(spec.max_context_tokens, shape.max_positions)
@@ -234,6 +250,14 @@ def _load_modules(spec: ServeSpec, config: Any) -> _Model:
         modules.total_bytes,
         dtype,
         read_adapter=_refuse_adapter,
+    )
+
+
+def _no_such_weights(spec: ServeSpec) -> CannotServe:
+    return CannotServe(
+        "unsupported_dtype",
+        f"{spec.dtype} weights need this engine's own kernels: a CPU, a C compiler, and a model of"
+        " its own forward pass with heads of 32 to 256; serve it as bfloat16",
     )
 
 

@@ -141,12 +141,19 @@ def token_set(value: Any) -> frozenset[int]:
 
 def serving_dtype(name: str, *, stored: torch.dtype, device: str) -> torch.dtype:
     """The dtype to compute in. "auto" is the stored one, but CPUs have no arithmetic for float16."""
+    if name == "int4":
+        return torch.bfloat16
     if name != "auto":
         dtype: torch.dtype = getattr(torch, name)
         return dtype
     if stored is torch.float16 and torch.device(device).type == "cpu":
         return torch.float32
     return stored
+
+
+def weight_bits(name: str) -> int:
+    """Of each value in the layers' projections, as they are kept for serving."""
+    return 4 if name == "int4" else 16
 
 
 def refused(what: str) -> CannotServe:

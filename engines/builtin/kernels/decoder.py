@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from engines.builtin.cache import BlockCache
 from engines.builtin.kernels import library as kernels
 from engines.builtin.kernels.library import address, aligned
 from engines.builtin.kernels.packed import PackedProjection, packed_rows
@@ -48,15 +49,6 @@ class Rows:
     outputs: np.ndarray  # the rows whose logits are wanted
 
 
-@dataclass(frozen=True)
-class CacheView:
-    """Where keys and values lie: [layers, blocks, kv_heads, block_tokens, head_size] each."""
-
-    keys: torch.Tensor
-    values: torch.Tensor
-    tables: np.ndarray  # int64 [slots, blocks of a whole context]: each slot's blocks, in order
-
-
 class CompiledDecoder:
     """Packed weights and their forward pass. Not safe to call from two threads at once."""
 
@@ -82,7 +74,7 @@ class CompiledDecoder:
         self._buffers = _Buffers(self._library, shape, rows=0, context=context, threads=threads)
         self._logits = torch.empty(0, shape.vocabulary)
 
-    def logits(self, rows: Rows, cache: CacheView) -> torch.Tensor:
+    def logits(self, rows: Rows, cache: BlockCache) -> torch.Tensor:
         """Runs one step, filling the cache; float32 [outputs, vocabulary], valid until the next."""
         count = len(rows.tokens)
         if count > self._buffers.rows:
@@ -146,7 +138,7 @@ class CompiledDecoder:
             epsilon=shape.norm_epsilon,
         )
 
-    def _step(self, rows: Rows, cache: CacheView) -> kernels.Step:
+    def _step(self, rows: Rows, cache: BlockCache) -> kernels.Step:
         buffers = self._buffers
         return kernels.Step(
             rows=len(rows.tokens),

@@ -70,9 +70,7 @@ def load_weights(
 
     `make` decides how the weights of projections are kept.
     """
-    stored = _Stored(
-        Path(folder), device=device, dtype=dtype, fp8_block=shape.fp8_block, make=make
-    )
+    stored = _Stored(Path(folder), device=device, dtype=dtype, fp8_block=shape.fp8_block, make=make)
     table = stored.tensor("model.embed_tokens.weight", shape.vocabulary, shape.hidden)
     own = table
     if not shape.tied_embeddings:

@@ -18,8 +18,6 @@ class BlockCache:
     it is first written.
     """
 
-    reuses_prefixes = True  # the beginning of a slot may serve another sequence that begins alike
-
     def __init__(
         self,
         shape: DecoderShape,
@@ -31,8 +29,8 @@ class BlockCache:
         dtype: torch.dtype,
     ) -> None:
         size = (shape.layers, blocks, shape.kv_heads, BLOCK_TOKENS, shape.head_size)
-        self.keys = _zeros(size, device=device, dtype=dtype)
-        self.values = _zeros(size, device=device, dtype=dtype)
+        self.keys = lazy_zeros(size, device=device, dtype=dtype)
+        self.values = lazy_zeros(size, device=device, dtype=dtype)
         self.tables = np.zeros((slots, blocks_for(context)), dtype=np.int64)
         self.kv_heads = shape.kv_heads
         # The same memory as rows of one head's values, for writing scattered rows in one call.
@@ -59,7 +57,8 @@ class BlockCache:
         self._value_rows[layer].index_copy_(0, rows, values.reshape(-1, size))
 
 
-def _zeros(size: Sequence[int], *, device: str, dtype: torch.dtype) -> torch.Tensor:
+def lazy_zeros(size: Sequence[int], *, device: str, dtype: torch.dtype) -> torch.Tensor:
+    """Zeros which, on CPUs, take memory only where they are written."""
     if torch.device(device).type != "cpu":
         return torch.zeros(size, device=device, dtype=dtype)
     # numpy asks the system for zeroed pages, which take memory when they are first written;

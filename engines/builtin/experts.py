@@ -29,19 +29,15 @@ class ExpertsFeedForward:
         self.down = down  # [experts, hidden, intermediate]
         self.chosen = chosen
         self.normalized = normalized
+        self._multiply = grouped if can_group(gate_up) else one_by_one
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
         shares, experts = self._route(rows)
-        order = experts.flatten().argsort(stable=True)
-        visits = rows[order // self.chosen]  # grouped by expert
-        done = torch.empty_like(visits)
-        first = 0
-        for expert, count in enumerate(experts.flatten().bincount().tolist()):
-            if count:
-                own = slice(first, first + count)
-                gate, up = F.linear(visits[own], self.gate_up[expert]).chunk(2, dim=-1)
-                torch.mm(F.silu(gate) * up, self.down[expert].T, out=done[own])
-                first += count
+        visited = experts.flatten()
+        order = visited.argsort(stable=True)
+        ends = visited.bincount(minlength=len(self.router)).cumsum(0).int()
+        gate, up = self._multiply(rows[order // self.chosen], self.gate_up, ends).chunk(2, dim=-1)
+        done = self._multiply(F.silu(gate) * up, self.down, ends)
         back = torch.empty_like(done)
         back[order] = done  # as the router named them: a row's visits adjoin
         return (back.view(*shares.shape, -1) * shares[..., None]).sum(1)
@@ -57,3 +53,30 @@ class ExpertsFeedForward:
     @property
     def total_bytes(self) -> int:
         return sum(each.nbytes for each in (self.router, self.gate_up, self.down))
+
+
+def grouped(rows: torch.Tensor, weights: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
+    """Rows up to ends[0] times weights[0] transposed, the next up to ends[1] times weights[1], ..."""
+    return F.grouped_mm(rows, weights.transpose(1, 2), offs=ends)
+
+
+def one_by_one(rows: torch.Tensor, weights: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
+    """The same, where torch has no grouped product: a call for each expert that is hit."""
+    out = rows.new_empty(len(rows), weights.shape[1])
+    first = 0
+    for expert, end in enumerate(ends.tolist()):
+        if end > first:
+            torch.mm(rows[first:end], weights[expert].T, out=out[first:end])
+            first = end
+    return out
+
+
+def can_group(weights: torch.Tensor) -> bool:
+    """Whether torch has the grouped product on this device, in this dtype and of these sizes."""
+    ends = torch.zeros(len(weights), dtype=torch.int32, device=weights.device)
+    ends[-1] = 1
+    try:
+        grouped(weights.new_zeros(1, weights.shape[2]), weights, ends)
+    except (RuntimeError, NotImplementedError):
+        return False
+    return True

@@ -18,6 +18,8 @@ from transformers.cache_utils import (
     LinearAttentionLayer,
 )
 
+from engines.builtin.cache import lazy_zeros
+
 PROBES = (2, 4)  # tokens; shorter than any attention window in use
 
 Mask: TypeAlias = torch.Tensor | dict[str, torch.Tensor] | None
@@ -49,12 +51,11 @@ class Rows:
 
 
 class ModulesCache(Protocol):
-    """What the runner asks; `move` and the other numbers are the scheduler's."""
+    """What the runner asks."""
 
     slots: int
     context: int
     batches: bool  # whether sequences may share a pass
-    reuses_prefixes: bool  # never, where a layer's state is of all tokens read so far
 
     def begin(self, rows: Rows) -> tuple[Cache, Mask]:
         """The cache and the attention mask of a pass over these rows."""
@@ -86,7 +87,6 @@ class SlotStates:
         self._cache = Cache(layers=list(self._layers))
         keeping = [layer for layer in self._layers if isinstance(layer, _KeyValues)]
         self._windows = {layer.window for layer in keeping}
-        self.reuses_prefixes = len(keeping) == len(self._layers)
 
     def begin(self, rows: Rows) -> tuple[Cache, Mask]:
         for layer in self._layers:
@@ -106,7 +106,6 @@ class OwnCaches:
     """A DynamicCache a sequence."""
 
     batches = False
-    reuses_prefixes = False
 
     def __init__(self, config: Any, *, slots: int, context: int) -> None:
         self.slots = slots
@@ -178,8 +177,8 @@ class _KeyValues(CacheLayerMixin):  # type: ignore[misc]
         _, heads, _, size = probed.keys.shape
         value_size = probed.values.shape[-1]
         self.window: int | None = getattr(probed, "sliding_window", None)
-        self.keys = probed.keys.new_zeros(slots, heads, context, size)
-        self.values = probed.values.new_zeros(slots, heads, context, value_size)
+        self.keys = _zeros(probed.keys, slots, heads, context, size)
+        self.values = _zeros(probed.values, slots, heads, context, value_size)
         self.is_initialized = True
         self._rows: Rows
 
@@ -222,8 +221,9 @@ class _States(LinearAttentionLayer):  # type: ignore[misc]
 
     def __init__(self, probed: LinearAttentionLayer, slots: int) -> None:
         super().__init__()
-        self._conv = _over_slots(probed.conv_states[0], slots)
-        self._recurrent = _over_slots(probed.recurrent_states[0], slots)
+        conv, recurrent = probed.conv_states[0], probed.recurrent_states[0]
+        self._conv = _zeros(conv, slots, *conv.shape[1:])
+        self._recurrent = _zeros(recurrent, slots, *recurrent.shape[1:])
         self.conv_kernel_size[0] = self._conv.shape[-1]
         for flags in (
             self.is_conv_states_initialized,
@@ -244,5 +244,5 @@ class _States(LinearAttentionLayer):  # type: ignore[misc]
         rows.put_back(self._recurrent, self.recurrent_states[0])
 
 
-def _over_slots(probed: torch.Tensor, slots: int) -> torch.Tensor:
-    return probed.new_zeros(slots, *probed.shape[1:])
+def _zeros(like: torch.Tensor, *size: int) -> torch.Tensor:
+    return lazy_zeros(size, device=str(like.device), dtype=like.dtype)

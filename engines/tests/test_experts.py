@@ -5,7 +5,7 @@ import torch
 from transformers import Qwen3MoeConfig
 from transformers.models.qwen3_moe.modeling_qwen3_moe import Qwen3MoeSparseMoeBlock
 
-from engines.builtin.experts import ExpertsFeedForward
+from engines.builtin.experts import ExpertsFeedForward, can_group, grouped, one_by_one
 
 
 def make_pair(*, normalized=True, chosen=3, experts=8):
@@ -79,3 +79,19 @@ def test_bfloat16_stays_close():
     error = (out.float() - ours(hidden.float())).abs().max()
     assert error < 0.05 * ours(hidden.float()).abs().max()
     assert rough.total_bytes * 2 == ours.total_bytes
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_one_call_for_all_experts_or_one_for_each(dtype):
+    rows, weights = torch.randn(9, 32, dtype=dtype), torch.randn(5, 24, 32, dtype=dtype)
+    ends = torch.tensor([0, 4, 4, 8, 9], dtype=torch.int32)  # two experts without rows
+    assert can_group(weights)
+    torch.testing.assert_close(grouped(rows, weights, ends), one_by_one(rows, weights, ends))
+
+
+def test_sizes_that_cannot_be_grouped_go_one_by_one():
+    weights = torch.randn(3, 5, 7)  # no multiples of sixteen bytes
+    assert not can_group(weights)
+    rows, ends = torch.randn(4, 7), torch.tensor([1, 1, 4], dtype=torch.int32)
+    expected = torch.cat([rows[:1] @ weights[0].T, rows[1:] @ weights[2].T])
+    torch.testing.assert_close(one_by_one(rows, weights, ends), expected)

@@ -1,7 +1,7 @@
 """How much of the waiting prompts a step may read, so that answers being written flow on."""
 
-SHORT_SECONDS = 0.2  # a step may last so long while others are writing
-LONG_SECONDS = 0.5  # ... and so long where as many are reading as are writing
+SHORT_SECONDS = 0.1  # a step may last so long while others are writing
+LONG_SECONDS = 0.6  # ... and so long where as many are reading as are writing
 FEWEST, FIRST, MOST = 64, 512, 8192  # prompt tokens
 WEIGHT = 0.3  # of the newest measurement
 

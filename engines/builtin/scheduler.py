@@ -17,6 +17,7 @@ A step that fails is tried again in halves, and who fails alone is refused alone
 
 import heapq
 import logging
+import math
 import threading
 import time
 from bisect import insort
@@ -156,20 +157,26 @@ class Scheduler:
         for answer in in_order:
             usable = answer.keys[: (len(answer.tokens) - 1) // BLOCK_TOKENS]
             known = self._blocks.find(usable) if self._runner.keeps_blocks else []
-            if being_read.intersection(usable[len(known) :][:1]):
+            following = usable[len(known) :][:1]
+            if following and being_read.get(following[0], math.inf) <= answer.priority:
                 continue  # it soon begins further on
             if not self._enter(answer, known):
                 return  # nobody overtakes it
             with self._wake:
                 self._waiting.remove(answer)
-            being_read.update(answer.keys[len(known) :])
+            for key in answer.keys[len(known) :]:
+                being_read.setdefault(key, answer.priority)
 
-    def _being_read(self) -> set[bytes]:
-        """Keys of the blocks that prompts are about to fill."""
+    def _being_read(self) -> dict[bytes, int]:
+        """Keys of the blocks that prompts are about to fill, and how urgent the prompts are."""
         if not self._runner.keeps_blocks:
-            return set()
-        reading = [each for each in self._running if each.left > 1]
-        return {key for each in reading for key in each.keys[each.computed // BLOCK_TOKENS :]}
+            return {}
+        return {
+            key: each.priority
+            for each in self._running
+            if each.left > 1
+            for key in each.keys[each.computed // BLOCK_TOKENS :]
+        }
 
     def _enter(self, answer: Answer, known: list[int]) -> bool:
         """Gives it a slot and blocks for all its tokens, if need be those of less urgent ones."""
@@ -291,11 +298,14 @@ class Scheduler:
         """Refuses as few as may help; gives what could be computed of the others."""
         if is_out_of_memory(error):
             self._save_memory(planned)
+            if not self._runner.keeps_blocks:
+                for answer, _ in planned:
+                    answer.computed = 0  # what was kept is half changed: from the beginning
             return [], []
         saved: Planned = []
         chosen: list[Chosen] = []
         culprits: list[Answer] = []
-        if not self._runner.keeps_blocks:  # what it kept is half changed: from the beginning
+        if not self._runner.keeps_blocks:
             planned = [(answer, _whole(work, answer.tokens)) for answer, work in planned]
         groups = _halves(planned)
         tries = 4 * len(planned).bit_length()  # two culprits among many can be told apart

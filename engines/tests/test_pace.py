@@ -14,11 +14,11 @@ def settled(*, writing_seconds, token_seconds):
 
 
 def test_a_step_with_writers_lasts_as_long_as_it_may():
-    pace = settled(writing_seconds=0.05, token_seconds=0.001)
-    tokens = pace.budget(writing=8, reading=1)
-    assert abs(0.05 + tokens * 0.001 - SHORT_SECONDS) <= 0.005
+    pace = settled(writing_seconds=0.02, token_seconds=0.0005)
+    few_waiting = pace.budget(writing=8, reading=1)
+    assert abs(few_waiting - (SHORT_SECONDS - 0.02) / 0.0005) <= 5
     many_waiting = pace.budget(writing=8, reading=8)
-    assert abs(many_waiting - (LONG_SECONDS - 0.05) / 0.001) <= 5
+    assert abs(many_waiting - (LONG_SECONDS - 0.02) / 0.0005) <= 5
 
 
 def test_on_a_slow_machine_a_prompt_at_most_doubles_the_step():

@@ -463,6 +463,31 @@ def test_a_row_that_cannot_be_sampled_fails_alone(loop):
     assert answers[0].tokens == answers[2].tokens == expected
 
 
+@pytest.mark.parametrize("error", [NO_MEMORY, ValueError("unforeseen")])
+def test_a_runner_that_cannot_repeat_a_step_begins_again(loop, monkeypatch, error):
+    """Modules may have taken in half of a step's tokens when it failed."""
+    expected = [loop.alone(prompt=LONG[:n], max_tokens=30) for n in (9, 70)]
+    monkeypatch.setattr(loop.scheduler._runner, "keeps_blocks", False)
+    inner, spoilt = loop._run, set()
+
+    def run(work):
+        if loop.steps == fails_at:
+            spoilt.update(each.slot for each in work)
+            raise error
+        for each in work:
+            assert each.slot not in spoilt or each.start == 0
+            spoilt.discard(each.slot)
+        return inner(work)
+
+    fails_at = loop.steps + 12
+    loop._run = run
+    answers = [loop.make(str(n), prompt=LONG[:n], max_tokens=30) for n in (9, 70, 40)]
+    loop.scheduler.submit(answers)
+    ends = loop.results(3)
+    assert list(ends.values()).count("length") == (2 if error is NO_MEMORY else 3)
+    assert [each.tokens for each in answers[:2]] == expected
+
+
 def test_a_prompt_too_large_for_the_memory_left_is_read_in_smaller_parts(wide):
     prompt = [5 + n % 100 for n in range(400)]
     expected = wide.alone(prompt=prompt)

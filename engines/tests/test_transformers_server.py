@@ -289,6 +289,27 @@ def test_metrics_count_what_clients_counted(engine, client):
     assert engine.metric("vllm:kv_cache_usage_perc") == 0
 
 
+def test_a_prompt_asked_again_is_known_and_counted(engine, client):
+    """Of 70 tokens two blocks of 32 are full; choices of one request share what the first reads."""
+    before = {
+        name: engine.metric(f"vllm:prefix_cache_{name}_total") for name in ("queries", "hits")
+    }
+    prompt = list(range(100, 170))
+    body = {"model": "tiny", "prompt": prompt, "max_tokens": 4, "temperature": 0}
+    first, again = (client.completions.create(**body, n=2) for _ in range(2))
+    assert first.usage.prompt_tokens_details.cached_tokens == 0
+    assert again.usage.prompt_tokens_details.cached_tokens == 64
+    assert [each.text for each in first.choices] == [each.text for each in again.choices]
+    *_, last = client.completions.create(
+        **body, stream=True, stream_options={"include_usage": True}
+    )
+    assert last.usage.prompt_tokens_details.cached_tokens == 64
+    assert engine.metric("vllm:prefix_cache_queries_total") == before["queries"] + 5 * 70
+    assert engine.metric("vllm:prefix_cache_hits_total") == before["hits"] + 4 * 64
+    assert engine.metric("vllm:num_preemptions_total") == 0
+    engine.wait_metric("vllm:kv_cache_usage_perc", 0)
+
+
 def test_sigterm_finishes_what_is_open(start):
     engine = start(engine="transformers", max_context_tokens=512).wait_ready()
     client = engine.client()

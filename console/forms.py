@@ -323,5 +323,38 @@ class ScaleForm(forms.Form):
     replicas = forms.IntegerField(label=_("Replicas"), min_value=0, max_value=64)
 
 
+class LoadTestForm(forms.Form):
+    clients = forms.CharField(
+        label=_("Clients"),
+        initial="1, 2, 4, 8, 16",
+        max_length=80,
+        help_text=_("How many ask at once, level by level, with commas between."),
+    )
+    seconds_per_level = forms.IntegerField(
+        label=_("Seconds a level"), min_value=3, max_value=120, initial=15
+    )
+    prompt_words = forms.IntegerField(
+        label=_("Words in each question"), min_value=1, max_value=100_000, initial=64
+    )
+    output_tokens = forms.IntegerField(
+        label=_("Tokens in each answer"), min_value=1, max_value=8192, initial=64
+    )
+    limit_ttft_milliseconds = forms.IntegerField(
+        label=_("First token within, ms"),
+        required=False,
+        min_value=1,
+        help_text=_("A level counts as carried if 95 of 100 first tokens came in time."),
+    )
+    limit_itl_milliseconds = forms.IntegerField(
+        label=_("Between two tokens at most, ms"), required=False, min_value=1
+    )
+
+    def clean_clients(self) -> list[int]:
+        try:
+            return [int(each) for each in self.cleaned_data["clients"].split(",") if each.strip()]
+        except ValueError:
+            raise forms.ValidationError(_("Write whole numbers, such as 1, 4, 16.")) from None
+
+
 class CordonForm(forms.Form):
     reason = forms.CharField(label=_("Reason"), max_length=200, required=False)

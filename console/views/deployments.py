@@ -13,7 +13,8 @@ from django.views.decorators.http import require_POST
 
 from accounts.choices import Capability
 from common.errors import DomainError, InvalidInput
-from console import forms, offers, tables
+from console import charts, forms, offers, tables, traffic
+from console.downloads import csv_download
 from console.pages import (
     ConsoleRequest,
     add_refusal,
@@ -23,7 +24,8 @@ from console.pages import (
     show,
     show_live,
 )
-from deployments import services
+from console.traffic import read_traffic
+from deployments import services, signals
 from deployments.choices import PLACED, TERMINAL, DeploymentStatus, ReplicaStatus
 from deployments.models import Deployment, Replica, ReplicaEvent, RouteTarget
 
@@ -79,6 +81,7 @@ def deployment_detail(request: ConsoleRequest, deployment_id: UUID) -> HttpRespo
     replicas = _replicas(deployment)
     live = [one for one in replicas if one.status not in TERMINAL]
     names = _public_names(deployment)
+    csv_url = reverse("console:deployment_traffic", args=[deployment.pk])
     return show_live(
         request,
         "console/deployments/detail.html",
@@ -93,6 +96,10 @@ def deployment_detail(request: ConsoleRequest, deployment_id: UUID) -> HttpRespo
             "live": live,
             "ended": [one for one in replicas if one.status in TERMINAL][:10],
             "log": next((one for one in reversed(live or replicas) if one.log_tail), None),
+            "traffic": read_traffic(
+                deployment, [one.pk for one in replicas], now=request.now, csv_url=csv_url
+            ),
+            "load_tests": deployment.load_tests.all()[:5],
             "events": ReplicaEvent.objects.filter(replica__deployment=deployment)
             .select_related("replica")
             .order_by("-at", "-id")[:20],
@@ -180,6 +187,17 @@ def deployment_delete(request: ConsoleRequest, deployment_id: UUID) -> HttpRespo
     )
     text = _("%(name)s is being deleted: its replicas drain and stop.") % {"name": deployment.name}
     return done(request, text, reverse("console:deployments"))
+
+
+@console_page()
+def deployment_traffic_csv(request: ConsoleRequest, deployment_id: UUID) -> HttpResponse:
+    deployment = find(request, deployment_id)
+    replica_ids = [one.pk for one in _replicas(deployment)]
+    history = signals.read_history(
+        replica_ids, seconds=traffic.HISTORY_SECONDS, at=request.now.timestamp()
+    )
+    text = charts.as_csv(traffic.COLUMNS, traffic.rows(history or []))
+    return csv_download(text, f"{deployment.name}-traffic.csv")
 
 
 def find(request: ConsoleRequest, deployment_id: UUID) -> Deployment:

@@ -86,7 +86,7 @@ class LoadTestRequest(serializers.Serializer):
     limit_ttft_milliseconds = serializers.IntegerField(
         required=False,
         allow_null=True,
-        help_text="A level counts as carried if 95 % of its first tokens came within this.",
+        help_text="A level counts as carried if 95 of 100 first tokens came within this.",
     )
     limit_itl_milliseconds = serializers.IntegerField(
         required=False,

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from engines import installed, launchers
+from engines import failures, installed, launchers
 from engines.host import ServeSpec, SpecError
-from engines.launchers import EngineTemplate, Launch
+from engines.launchers import EngineTemplate, Launch, template
 from engines.metrics_reading import sum_gauges
-from engines.tests.make import make_spec
+from engines.tests.make import ROOT, make_spec
 
 GIB = 2**30
 HOME = Path("/opt/engine")
@@ -285,6 +285,13 @@ def test_a_description_that_cannot_work_is_refused_by_field(field, changes):
     with pytest.raises(SpecError) as refused:
         EngineTemplate.from_values(values)
     assert refused.value.field == field
+
+
+def test_every_place_and_every_reason_is_told_in_the_documentation():
+    page = (ROOT / "docs" / "engines.md").read_text()
+    assert [name for name in template.PLACES if f"`{{{name}}}`" not in page] == []
+    assert [known.code for known in failures.KNOWN if f"`{known.code}`" not in page] == []
+    assert [name for name in launchers.LAUNCHERS if f"| `{name}` |" not in page] == []
 
 
 def test_the_engines_of_a_node_are_those_whose_programs_are_there(tmp_path):

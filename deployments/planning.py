@@ -132,14 +132,17 @@ def _memory_bytes(wanted: Served) -> int:
     shape = ModelShape.from_facts(
         parameter_count=revision.parameter_count, dtype=revision.dtype, facts=revision.facts
     )
+    launcher = custom_engines.find_launcher(wanted.engine)
+    overhead = launcher.process_bytes if launcher is not None else memory.PROCESS_BYTES
     if shape is None:
-        return round(revision.size_bytes * UNKNOWN_SHAPE_FACTOR) + memory.PROCESS_BYTES
+        return round(revision.size_bytes * UNKNOWN_SHAPE_FACTOR) + overhead
     context = _context_tokens(revision, ServeSettings.read(wanted.settings))
     widened = revision.quantization and wanted.engine == architectures.BUILTIN
     return memory.serving(
         shape,
         context_tokens=context,
         concurrency=1,
+        overhead_bytes=overhead,
         dtype="bfloat16" if widened else None,  # the built-in engine turns quantized weights back
     ).total_bytes
 

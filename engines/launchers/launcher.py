@@ -48,6 +48,7 @@ class Launcher:
     # to end only when that is 0: most drop what is open. Empty: it drains by itself.
     open_gauges: tuple[str, ...] = ()
     start_seconds: float = 120.0  # what it needs at most before and after reading the weights
+    process_bytes: int = 2**29  # memory that its processes take beside weights and cache
     arguments: Mapping[str, Allowed] = field(default_factory=dict)  # what else may be said to it
 
     def check_arguments(self, values: Mapping[str, object]) -> None:

@@ -19,6 +19,7 @@ LLAMACPP = Launcher(
     program="bin/python",
     distribution="xllamacpp",
     open_gauges=("llamacpp:requests_processing", "llamacpp:requests_deferred"),
+    process_bytes=2**30,
     start_seconds=120,
     arguments={"weights": ("q8_0",)},
 )

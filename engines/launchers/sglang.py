@@ -67,6 +67,7 @@ SGLANG = Launcher(
     program="bin/python",
     distribution="sglang",
     open_gauges=("sglang:num_running_reqs", "sglang:num_queue_reqs"),
+    process_bytes=3 * 2**30,
     start_seconds=600,
     arguments={
         "attention-backend": ("ascend", "fa3", "flashinfer", "intel_amx", "torch_native", "triton"),

@@ -16,7 +16,7 @@ from engines.launchers.launcher import (
 from engines.launchers.parsers import find_parsers
 
 GIB = 2**30
-PROCESS_BYTES = 2 * GIB  # on a CPU: three processes with their libraries and buffers
+PROCESS_BYTES = 3 * GIB  # on a CPU: three processes with their libraries and buffers
 LORAS_IN_A_BATCH = 8  # each takes room on the device; more of them wait for a batch
 LORA_RANK = 64  # the largest that is taken, unless the arguments name another
 
@@ -79,6 +79,7 @@ VLLM = Launcher(
     program="bin/vllm",
     distribution="vllm",
     open_gauges=("vllm:num_requests_running", "vllm:num_requests_waiting"),
+    process_bytes=PROCESS_BYTES,
     start_seconds=600,  # compiling takes 1 to 3 minutes, more with several devices
     arguments={
         "block-size": int,

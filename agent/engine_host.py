@@ -13,9 +13,10 @@ from typing import Any
 import httpx
 
 from agent import memory_pressure
+from agent.adapter_routes import AdapterRoutes
 from agent.supervisor import Life, ProcessSupervisor
 from engines import launchers
-from engines.host import Ended, Seen, ServeSpec, SpecError
+from engines.host import Ended, EngineSilent, Seen, ServeSpec, SpecError
 from engines.metrics_reading import sum_gauges
 
 logger = logging.getLogger(__name__)
@@ -151,6 +152,21 @@ class LocalEngineHost:
         said = self.processes.log_tail(name, limit_bytes=limit_bytes)
         spec = self._read_spec(name) if said else None
         return said.replace(spec.token, "***") if spec is not None else said
+
+    def list_adapters(self, name: str) -> dict[str, str]:
+        return self._adapters(name).list()
+
+    def load_adapter(self, name: str, *, adapter_name: str, folder: str) -> None:
+        self._adapters(name).load(adapter_name, folder)
+
+    def unload_adapter(self, name: str, *, adapter_name: str) -> None:
+        self._adapters(name).unload(adapter_name)
+
+    def _adapters(self, name: str) -> AdapterRoutes:
+        spec = self._read_spec(name) if self.pid(name) is not None else None
+        if spec is None:
+            raise EngineSilent(f"engine {name} does not run here")
+        return AdapterRoutes(self._http, spec)
 
     def _mark(self, name: str) -> Path:
         return self.processes.folder(name) / "healthy"

@@ -4,7 +4,7 @@ import fcntl
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -87,7 +87,7 @@ class NodeAgent:
         )
         self._cpu_accelerators = cpu_accelerators
         self._over = threading.Event()
-        self._at_work: set[UUID] = set()
+        self._at_work: set[Hashable] = set()
         self._lock = threading.Lock()
         self._steppers = ThreadPoolExecutor(STEPPERS, thread_name_prefix="step")
         self._rounds = [
@@ -131,6 +131,9 @@ class NodeAgent:
         for pk, status, wanted in list(placed):
             at_rest = deployments.is_at_rest(status=status, wanted=wanted)
             self._submit(pk, self._check_replica if at_rest else self._step_replica)
+        lacking = deployments.list_out_of_step(self.node.pk, now=timezone.now())
+        for pk in list(lacking.values_list("pk", flat=True)):
+            self.look_at_adapters(pk)
         runs = TrainingRun.objects.filter(node=self.node.pk, status__in=HOLDING)
         for pk in list(runs.values_list("pk", flat=True)):
             self.look_at_run(pk)
@@ -138,6 +141,10 @@ class NodeAgent:
     def look_at_replica(self, pk: UUID) -> None:
         """Have a replica stepped soon, by one of the agent's threads."""
         self._submit(pk, self._step_replica)
+
+    def look_at_adapters(self, pk: UUID) -> None:
+        """Have a replica's adapters looked at soon, beside its own steps."""
+        self._submit(pk, self._attach_adapters, key=("adapters", pk))
 
     def look_at_run(self, pk: UUID) -> None:
         """Have a run stepped soon, by one of the agent's threads."""
@@ -147,6 +154,8 @@ class NodeAgent:
         """End every engine and trainer that no row of this node stands for."""
         strays = self.engines.processes.sweep_orphans(self._known_engines)
         strays |= training.sweep_node(host=self.trainers, now=timezone.now())
+        for pk in list(deployments.list_attached(self.node.pk).values_list("pk", flat=True)):
+            self.look_at_adapters(pk)
         if strays:
             logger.info("ended what no row stands for: %s", ", ".join(sorted(strays)))
 
@@ -189,6 +198,9 @@ class NodeAgent:
     def _step_replica(self, pk: UUID) -> bool:
         return deployments.step_replica(pk, host=self.engines, now=timezone.now())
 
+    def _attach_adapters(self, pk: UUID) -> bool:
+        return deployments.attach_adapters(pk, host=self.engines, now=timezone.now())
+
     def _check_replica(self, pk: UUID) -> bool:
         if self.engines.observe(str(pk)) is Seen.HEALTHY:
             return False
@@ -197,14 +209,18 @@ class NodeAgent:
     def _step_run(self, pk: UUID) -> bool:
         return training.step_run(pk, host=self.trainers, now=timezone.now())
 
-    def _submit(self, pk: UUID, step: Callable[[UUID], bool]) -> None:
+    def _submit(
+        self, pk: UUID, step: Callable[[UUID], bool], *, key: Hashable | None = None
+    ) -> None:
+        """`key` says what is at work on: the row itself unless told."""
+        key = key or pk
         with self._lock:
-            if pk in self._at_work or self._over.is_set():
+            if key in self._at_work or self._over.is_set():
                 return
-            self._at_work.add(pk)
-        self._steppers.submit(self._work, pk, step)
+            self._at_work.add(key)
+        self._steppers.submit(self._work, pk, step, key)
 
-    def _work(self, pk: UUID, step: Callable[[UUID], bool]) -> None:
+    def _work(self, pk: UUID, step: Callable[[UUID], bool], key: Hashable) -> None:
         try:
             close_old_connections()
             for _ in range(STEPS_AT_ONCE):
@@ -217,7 +233,7 @@ class NodeAgent:
             connections.close_all()
         finally:
             with self._lock:
-                self._at_work.discard(pk)
+                self._at_work.discard(key)
 
     def _every(self, seconds: float, work: Callable[[], None]) -> None:
         """Do `work` at once and every so often, ever more seldom while it fails."""

@@ -23,6 +23,12 @@ def step_replica(*, replica_id: str, **_: object) -> None:
         agent.look_at_replica(UUID(replica_id))
 
 
+@shared_task(name="agent.attach_adapters")
+def attach_adapters(*, replica_id: str, **_: object) -> None:
+    for agent in _here:
+        agent.look_at_adapters(UUID(replica_id))
+
+
 @shared_task(name="agent.step_run")
 def step_run(*, run_id: str, **_: object) -> None:
     for agent in _here:

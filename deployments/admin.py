@@ -10,6 +10,7 @@ from accounts.admin import Audited, ReadOnly, ReadOnlyInline, actor_of
 from common.errors import DomainError
 from deployments import services
 from deployments.models import (
+    Attachment,
     Autoscaling,
     CustomEngine,
     Deployment,
@@ -54,6 +55,11 @@ class ReplicaInline(ReadOnlyInline):
     model = Replica
     fields = ["status", "status_reason", "wanted", "node", "port", "pid", "ready_at", "ended_at"]
     show_change_link = True
+
+
+class AttachmentInline(ReadOnlyInline):
+    model = Attachment
+    fields = ["deployment", "revision", "status", "failures", "message", "status_changed_at"]
 
 
 class EventInline(ReadOnlyInline):
@@ -135,7 +141,7 @@ class ReplicaAdmin(ReadOnly):
     list_select_related = ["deployment", "node"]
     search_fields = ["deployment__name", "node__name", "message", "log_tail"]
     date_hierarchy = "created_at"
-    inlines = [EventInline]
+    inlines = [AttachmentInline, EventInline]
 
 
 @admin.register(ReplicaEvent)

@@ -26,6 +26,19 @@ TERMINAL = {status for status, onward in REPLICA_TRANSITIONS.items() if not onwa
 PLACED = {S.STARTING, S.READY, S.DRAINING}  # hold accelerators; the agent's to step
 
 
+class AttachmentStatus(models.TextChoices):
+    """How an adapter stands on one replica."""
+
+    ATTACHED = "attached", _("Attached")  # loaded; the gateway may route here
+    FAILED = "failed", _("Failed")  # the engine will not have it; tried again after a pause
+
+
+ATTACHMENT_TRANSITIONS: dict[str, set[str]] = {
+    AttachmentStatus.ATTACHED: {AttachmentStatus.FAILED},
+    AttachmentStatus.FAILED: {AttachmentStatus.ATTACHED},
+}
+
+
 class DeploymentStatus(models.TextChoices):
     """Observed from the replicas; nobody sets it by hand."""
 

@@ -12,11 +12,11 @@ from django.conf import settings
 
 from chips.selectors import Device
 from common.errors import InvalidInput
-from deployments import custom_engines, selectors
+from deployments import adapters, custom_engines, selectors
 from deployments.models import Replica
 from deployments.variants import Served
 from engines import architectures
-from engines.host import DTYPES, REASONING_PARSERS, TOOL_PARSERS, ServeSpec
+from engines.host import ADAPTER_ENGINES, DTYPES, REASONING_PARSERS, TOOL_PARSERS, ServeSpec
 from models_registry.models import Revision
 from planner import memory
 from planner.placement import AcceleratorRequest
@@ -35,6 +35,7 @@ class ServeSettings:
     max_context_tokens: int | None = None  # None: the model's own, at most DEFAULT_CONTEXT_TOKENS
     max_concurrency: int = 16
     max_waiting: int = 256
+    max_adapters: int = 32
     dtype: str = "auto"
     drain_seconds: float = 30.0
     startup_limit_seconds: float | None = None  # None: by engine and size of the weights
@@ -47,6 +48,7 @@ class ServeSettings:
         "max_context_tokens": (2, 1 << 24),
         "max_concurrency": (1, 4096),
         "max_waiting": (0, 1 << 20),
+        "max_adapters": (1, 4096),
         "drain_seconds": (0, 3600),
         "startup_limit_seconds": (10, 86_400),
     }
@@ -128,7 +130,7 @@ def accelerator_request(wanted: Served) -> AcceleratorRequest:
 def _memory_bytes(wanted: Served) -> int:
     """The least that one replica does with: weights, and the cache of one full context. What the
     accelerators have beyond it, the engine fills with more sequences."""
-    revision = wanted.revision
+    revision = adapters.base_of(wanted.revision)
     shape = ModelShape.from_facts(
         parameter_count=revision.parameter_count, dtype=revision.dtype, facts=revision.facts
     )
@@ -167,7 +169,7 @@ def serve_spec(replica: Replica, devices: Sequence[Device], model_path: Path) ->
         name=str(replica.pk),
         engine=variant.engine,
         model_path=str(model_path),
-        served_model_name=replica.deployment.name,
+        served_model_name=_served_model_name(replica),
         host=replica.address,
         port=replica.port or 0,
         token=replica_token(replica.pk),
@@ -184,6 +186,8 @@ def serve_spec(replica: Replica, devices: Sequence[Device], model_path: Path) ->
         reasoning_parser=wanted.reasoning_parser,
         arguments=wanted.engine_arguments or {},
         template=described.template.to_values() if described is not None else None,
+        adapter_folders=_adapter_folders(replica),
+        max_adapters=wanted.max_adapters,
         memory_bytes=sum(known) if known and len(known) == len(devices) else None,
         drain_seconds=wanted.drain_seconds,
         environment=_visible(devices) | (wanted.environment or {}),
@@ -198,7 +202,21 @@ def startup_limit_seconds(wanted: Served) -> float:
         return given
     launcher = custom_engines.find_launcher(wanted.engine)
     own = launcher.start_seconds if launcher is not None else 0.0
-    return own + 2 * wanted.revision.size_bytes / SLOWEST_LOADING
+    return own + 2 * adapters.base_of(wanted.revision).size_bytes / SLOWEST_LOADING
+
+
+def _served_model_name(replica: Replica) -> str:
+    """What the engine calls the weights it was started with. Where they are there for an adapter's
+    sake alone, the public name is the adapter's, and no route leads to this one."""
+    name = replica.deployment.name
+    return f"{name}:base" if adapters.is_adapter(replica.revision) else name
+
+
+def _adapter_folders(replica: Replica) -> tuple[str, ...]:
+    """Any engine that can takes adapters from the node's copy of revisions, whenever they come."""
+    if replica.node is None or replica.variant.engine not in ADAPTER_ENGINES:
+        return ()
+    return (str(weights_folder(replica.node.name)),)
 
 
 def _visible(devices: Sequence[Device]) -> dict[str, str]:

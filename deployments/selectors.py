@@ -7,14 +7,22 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from django.db.models import Count, Q, QuerySet
+from django.db.models import Case, Count, IntegerField, OuterRef, QuerySet, Subquery, When
+from django.db.models.functions import Coalesce
 
 from accounts.models import Organization
 from chips.choices import Purpose
 from chips.models import AllocatedSlot
 from common.errors import NotFound
-from deployments.choices import ROLLOUT_ACTIVE, ROLLOUT_OPEN, DeploymentStatus, ReplicaStatus
+from deployments.choices import (
+    ROLLOUT_ACTIVE,
+    ROLLOUT_OPEN,
+    AttachmentStatus,
+    DeploymentStatus,
+    ReplicaStatus,
+)
 from deployments.models import (
+    Attachment,
     Deployment,
     LoadTest,
     Replica,
@@ -23,6 +31,7 @@ from deployments.models import (
     RolloutEvent,
     Route,
 )
+from models_registry.choices import RevisionKind
 from models_registry.models import Revision
 
 
@@ -80,10 +89,18 @@ TARGET_FIELDS = (
     "targets__weight",
     "targets__deployment__status",
     "targets__deployment__message",
-    "targets__deployment__settings",
-    "targets__deployment__status_reason",
-    "targets__deployment__desired_replicas",
-    "targets__deployment__autoscaling__enabled",
+    # Of its own replicas, then of its host's.
+    *(
+        f"targets__deployment__{bearer}{name}"
+        for bearer in ("", "host__")
+        for name in (
+            "settings",
+            "status_reason",
+            "desired_replicas",
+            "autoscaling__enabled",
+        )
+    ),
+    "targets__deployment__host__status",
 )
 # Of a deployment whose replicas are on their way; others wait for hardware, or for a person.
 COMING = {"starting", "starting_again", "all_ready"}
@@ -118,12 +135,17 @@ def get_routing_table() -> list[RouteRow]:
 
 
 def list_ready_replicas() -> dict[UUID, list[ReadyReplica]]:
-    """By deployment id: the replicas that answered a real completion, still live and shall stay."""
+    """By deployment id: the replicas that answered a real completion, still live and shall stay.
+    Those of an adapter are the ones that have it loaded, whoever's they are."""
     rows = Replica.objects.filter(status=ReplicaStatus.READY, port__isnull=False, wanted=True)
+    whole = rows.exclude(revision__kind=RevisionKind.ADAPTER)
+    attached = rows.filter(attachments__status=AttachmentStatus.ATTACHED)
+    more = ("id", "address", "port", "variant_id")
     found: dict[UUID, list[ReadyReplica]] = defaultdict(list)
-    for deployment_id, pk, address, port, variant_id in rows.values_list(
-        "deployment_id", "id", "address", "port", "variant_id"
-    ):
+    both = whole.values_list("deployment_id", *more).union(
+        attached.values_list("attachments__deployment_id", *more), all=True
+    )
+    for deployment_id, pk, address, port, variant_id in both:
         replica = ReadyReplica(id=pk, address=address, port=port or 0, variant_id=variant_id)
         found[deployment_id].append(replica)
     return dict(found)
@@ -169,8 +191,12 @@ def _split(row: TargetRow, rollout: Rollout | None) -> list[TargetRow]:
 def _target_row(values: Sequence[Any], replicas: tuple[ReadyReplica, ...]) -> TargetRow:
     """`values` as TARGET_FIELDS name them."""
     deployment_id, name, revision_id, number, model, owner, weight, status, message = values[:9]
-    settings, reason, desired, is_autoscaled = values[9:]
-    scales = bool(is_autoscaled) and status != DeploymentStatus.FAILED
+    settings, reason, desired, is_autoscaled = values[9:13]
+    has_failed = status == DeploymentStatus.FAILED
+    if (host_status := values[17]) is not None:  # an adapter comes and goes with its host
+        settings, reason, desired, is_autoscaled = values[13:17]
+        has_failed = has_failed or host_status == DeploymentStatus.FAILED
+    scales = bool(is_autoscaled) and not has_failed
     return TargetRow(
         deployment_id=deployment_id,
         deployment_name=name,
@@ -181,7 +207,7 @@ def _target_row(values: Sequence[Any], replicas: tuple[ReadyReplica, ...]) -> Ta
         message=message,
         scales=scales,
         is_asleep=scales and desired == 0,
-        is_coming=desired > 0 and status != DeploymentStatus.FAILED and reason in COMING,
+        is_coming=desired > 0 and not has_failed and reason in COMING,
         max_concurrency=_concurrency(settings),
         replicas=replicas,
         variant_id=replicas[0].variant_id if replicas else None,
@@ -195,15 +221,46 @@ def _concurrency(settings: dict[str, Any]) -> int:
 def list_deployments(organization: Organization) -> QuerySet[Deployment]:
     """The organization's deployments that are not deleted, newest first."""
     rows = Deployment.objects.of(organization).filter(deleted_at__isnull=True)
-    ready = Count("replicas", filter=Q(replicas__status=ReplicaStatus.READY))
-    rows = rows.annotate(ready_replicas=ready).order_by("-created_at")
-    return rows.select_related("revision__registered_model__organization")
+    rows = rows.annotate(ready_replicas=ready_replicas()).order_by("-created_at")
+    return rows.select_related("revision__registered_model__organization", "host")
+
+
+def ready_replicas() -> Case:
+    """Of deployments: how many replicas answer for each; an adapter's are those that have it
+    loaded, whoever's they are."""
+    own = Replica.objects.filter(deployment=OuterRef("pk"), status=ReplicaStatus.READY)
+    attached = Attachment.objects.filter(
+        deployment=OuterRef("pk"),
+        status=AttachmentStatus.ATTACHED,
+        replica__status=ReplicaStatus.READY,
+    )
+    return Case(
+        When(revision__kind=RevisionKind.ADAPTER, then=_count(attached)), default=_count(own)
+    )
+
+
+def _count(rows: QuerySet[Any]) -> Coalesce:
+    counted = rows.order_by().values("deployment").annotate(n=Count("pk")).values("n")
+    return Coalesce(Subquery(counted, output_field=IntegerField()), 0)
+
+
+def count_serving(deployment: Deployment) -> int:
+    """How many replicas answer for the deployment now."""
+    rows = Deployment.objects.filter(pk=deployment.pk)
+    counted: int = rows.values_list(ready_replicas(), flat=True).get()
+    return counted
+
+
+def list_guests(host: Deployment) -> QuerySet[Deployment]:
+    """The deployments of adapters that are served on this one's replicas, by name."""
+    rows = list_deployments(host.organization).filter(host=host, deleted_at__isnull=True)
+    return rows.order_by("name")
 
 
 def get_deployment(organization: Organization, deployment_id: UUID) -> Deployment:
     """One deployment, deleted ones included: statements speak of them. Raises NotFound."""
     rows = Deployment.objects.of(organization)
-    rows = rows.select_related("revision__registered_model__organization")
+    rows = rows.select_related("revision__registered_model__organization", "host")
     deployment = rows.filter(pk=deployment_id).first()
     if deployment is None:
         raise NotFound("No such deployment.")

@@ -1,7 +1,7 @@
 """The admin routes for adapters, with vLLM's names, bodies and status codes.
 
-POST /v1/load_lora_adapter    {"lora_name", "lora_path"}   200, 400, 404
-POST /v1/unload_lora_adapter  {"lora_name"}                200, 400, 404
+POST /v1/load_lora_adapter    {"lora_name", "lora_path", "load_inplace"?}   200, 400, 404
+POST /v1/unload_lora_adapter  {"lora_name"}                                 200, 400, 404
 """
 
 from collections.abc import Awaitable, Callable
@@ -19,7 +19,8 @@ Action = Callable[[Adapters[Any], Any], Awaitable[str]]
 async def load(adapters: Adapters[Any], body: Any) -> str:
     """Loads as the body says; a sentence for people. Raises ApiError."""
     name = _required(body, "lora_name")
-    await adapters.load(name, _required(body, "lora_path"))
+    path = _required(body, "lora_path")
+    await adapters.load(name, path, in_place=fields.boolean(body, "load_inplace"))
     return f"Success: LoRA adapter '{name}' added successfully."
 
 

@@ -69,6 +69,7 @@ class Adapters(Generic[W]):
         self._most_waiting = most_waiting
         self._read = read
         self._entries: dict[str, _Entry[W]] = {}
+        self._coming: set[str] = set()  # names of those being loaded
         self._resident: set[_Entry[W]] = set()  # also those unloaded while still in use
         self._turn = asyncio.Lock()  # first come, first served
         self._freed = asyncio.Event()
@@ -89,12 +90,13 @@ class Adapters(Generic[W]):
     def resident(self) -> int:
         return len(self._resident)
 
-    async def load(self, name: str, path: str) -> None:
-        """Makes an adapter known, having read it once. Raises ApiError: 400 for a bad name, folder
-        or adapter and for one of that name, 404 for a folder without one, 503 for no memory."""
-        self._check_name(name)
+    async def load(self, name: str, path: str, *, in_place: bool = False) -> None:
+        """Makes an adapter known, having read it once. `in_place` lets it follow one of that name:
+        requests that come before it is read get the old one. Raises ApiError: 400 for a bad name,
+        folder or adapter and for a name in use, 404 for a folder without one, 503 for no memory."""
+        self._check_name(name, in_place=in_place)
         entry: _Entry[W] = _Entry(name, self._check_path(path))
-        self._entries[name] = entry  # nobody else may take the name while it is read
+        self._coming.add(name)  # nobody else may take the name while it is read
         try:
             if self._make_room():
                 self._begin_reading(entry)
@@ -102,9 +104,14 @@ class Adapters(Generic[W]):
             else:  # all places are in use: it is checked now and read again when asked for
                 await asyncio.to_thread(self._read_folder, entry.path)
         except BaseException:
-            if self._entries.get(name) is entry:
-                del self._entries[name]
+            self._put_away(entry)
             raise
+        finally:
+            self._coming.discard(name)
+        before = self._entries.get(name)
+        self._entries[name] = entry
+        if before is not None and not before.uses:
+            self._put_away(before)
 
     def unload(self, name: str) -> None:
         """Refuses new requests for it from now on; those being answered finish. Raises ApiError."""
@@ -114,14 +121,18 @@ class Adapters(Generic[W]):
             raise ApiError(404, message, param="lora_name", code="adapter_not_found")
         if not entry.uses:
             self._put_away(entry)
+        self._freed.set()  # whoever waits for a place for it waits in vain
 
     async def use(self, name: str) -> Use[W]:
         """Holds an adapter in memory for one request, read first if need be. Raises ApiError."""
-        entry = self._entries.get(name)
-        if entry is None:
-            raise no_such_model(name)
-        if not entry.is_resident or self._turn.locked():
-            await self._take_turn(entry)
+        while True:
+            entry = self._entries.get(name)
+            if entry is None:
+                raise no_such_model(name)
+            if not entry.is_resident or self._turn.locked():
+                await self._take_turn(entry)
+            if self._entries.get(name) is entry:  # neither unloaded nor replaced meanwhile
+                break
         self._touch(entry)
         entry.uses += 1
         try:
@@ -132,7 +143,8 @@ class Adapters(Generic[W]):
         return Use(weights, lambda: self._let_go(entry))
 
     async def _take_turn(self, entry: _Entry[W]) -> None:
-        """Waits until the adapter has a place in memory, behind those who waited before."""
+        """Waits until the adapter has a place in memory, behind those who waited before; or is no
+        longer the one of its name."""
         if self._waiting >= self._most_waiting:
             raise unavailable(
                 "The queue is full.", code="queue_full", retry_after_seconds=FULL_RETRY_SECONDS
@@ -140,13 +152,12 @@ class Adapters(Generic[W]):
         self._waiting += 1
         try:
             async with self._turn:
-                while not entry.is_resident and not self._make_room():
-                    self._freed.clear()
-                    await self._freed.wait()
-                if self._entries.get(entry.name) is not entry:  # unloaded meanwhile
-                    raise no_such_model(entry.name)
-                if not entry.is_resident:
-                    self._begin_reading(entry)
+                while self._entries.get(entry.name) is entry and not entry.is_resident:
+                    if self._make_room():
+                        self._begin_reading(entry)
+                    else:
+                        self._freed.clear()
+                        await self._freed.wait()
         finally:
             self._waiting -= 1
 
@@ -181,9 +192,8 @@ class Adapters(Generic[W]):
         if done.cancelled() or done.exception() is not None:
             self._put_away(entry)
             return
-        entry.weights = done.result()
-        if self._entries.get(entry.name) is not entry and not entry.uses:
-            self._put_away(entry)
+        if entry in self._resident:  # not put away while it was read
+            entry.weights = done.result()
         self._freed.set()
 
     async def _weights(self, entry: _Entry[W]) -> W:
@@ -211,10 +221,11 @@ class Adapters(Generic[W]):
                 retry_after_seconds=FULL_RETRY_SECONDS,
             ) from None
 
-    def _check_name(self, name: str) -> None:
+    def _check_name(self, name: str, *, in_place: bool) -> None:
         if not name.strip() or len(name) > LONGEST_NAME or not name.isprintable():
             raise invalid("lora_name", f"'lora_name' must be 1 to {LONGEST_NAME} characters.")
-        if name == self._base or name in self._entries:
+        is_known = name in self._entries and not in_place
+        if name == self._base or name in self._coming or is_known:
             raise invalid(
                 "lora_name",
                 f"There is a model {name!r} already; unload it first, or choose another name.",

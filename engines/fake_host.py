@@ -1,6 +1,6 @@
 """An engine host without processes, for tests of whatever drives one."""
 
-from engines.host import Ended, Seen, ServeSpec
+from engines.host import AdapterRefused, Ended, EngineSilent, Seen, ServeSpec
 
 
 class FakeHost:
@@ -18,6 +18,8 @@ class FakeHost:
         self.slow_to_stop: set[str] = set()
         self.logs: dict[str, str] = {}
         self.endings: dict[str, Ended] = {}
+        self.adapters: dict[str, dict[str, str]] = {}  # by engine: adapter -> folder
+        self.refused: dict[str, str] = {}  # adapter -> why no engine loads it
 
     def observe(self, name: str) -> Seen:
         return self.seen.get(name, Seen.ABSENT)
@@ -25,6 +27,7 @@ class FakeHost:
     def start(self, spec: ServeSpec) -> None:
         if self.observe(spec.name) not in (Seen.ABSENT, Seen.EXITED):
             return
+        self.adapters.pop(spec.name, None)
         self.started.append(spec.name)
         self.specs[spec.name] = spec
         self.seen[spec.name] = Seen.STARTING
@@ -44,3 +47,18 @@ class FakeHost:
         if self.observe(name) is not Seen.EXITED:
             return None
         return self.endings.get(name, Ended(log=self.log_tail(name)))
+
+    def list_adapters(self, name: str) -> dict[str, str]:
+        if self.observe(name) is not Seen.HEALTHY:
+            raise EngineSilent(f"{name} is not healthy")
+        return dict(self.adapters.get(name, {}))
+
+    def load_adapter(self, name: str, *, adapter_name: str, folder: str) -> None:
+        self.list_adapters(name)
+        if adapter_name in self.refused:
+            raise AdapterRefused(self.refused[adapter_name])
+        self.adapters.setdefault(name, {})[adapter_name] = folder
+
+    def unload_adapter(self, name: str, *, adapter_name: str) -> None:
+        self.list_adapters(name)
+        self.adapters.get(name, {}).pop(adapter_name, None)

@@ -17,6 +17,7 @@ DTYPES = ("auto", "bfloat16", "float16", "float32", "int4")  # int4: the weights
 TOOL_PARSERS = ("auto", "none", "hermes", "qwen3_coder")
 REASONING_PARSERS = ("auto", "none", "qwen3", "deepseek_r1")
 DEVICE = re.compile(r"^[a-z]+(:\d+)?$")
+ADAPTER_ENGINES = frozenset({"transformers", "fake"})  # load adapters while they run
 ENVIRONMENT_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
 
 
@@ -28,6 +29,14 @@ class SpecError(ValueError):
         self.field = field_name
         self.problem = problem
         self.remedy = remedy
+
+
+class AdapterRefused(Exception):
+    """An engine has looked at an adapter and will not serve it; the text says why, for people."""
+
+
+class EngineSilent(Exception):
+    """An engine could not be asked, or did not answer in time: try again."""
 
 
 class Seen(enum.StrEnum):
@@ -217,4 +226,18 @@ class EngineHost(Protocol):
 
     def ended(self, name: str) -> Ended | None:
         """How the engine ended; None while it runs or where nothing of that name is known."""
+        ...
+
+    def list_adapters(self, name: str) -> dict[str, str]:
+        """The adapters that the engine has loaded, each with its folder. Raises EngineSilent."""
+        ...
+
+    def load_adapter(self, name: str, *, adapter_name: str, folder: str) -> None:
+        """Has the engine load an adapter from a folder of its node, in place of one of that name.
+        Returns once requests for it are answered. Raises AdapterRefused, EngineSilent."""
+        ...
+
+    def unload_adapter(self, name: str, *, adapter_name: str) -> None:
+        """Has the engine refuse new requests for the adapter; open ones finish. An unknown adapter
+        is fine. Raises EngineSilent."""
         ...

@@ -4,13 +4,17 @@ from typing import Any
 
 from rest_framework import serializers
 
+from deployments import selectors
 from deployments.models import Deployment, Replica, ReplicaEvent, Route, RouteTarget
 from deployments.services import MAX_REPLICAS
 
 
 class DeploymentBody(serializers.ModelSerializer):
     revision_name = serializers.CharField(source="revision.__str__", read_only=True)
-    ready_replicas = serializers.SerializerMethodField()
+    host_name = serializers.CharField(source="host.name", read_only=True, allow_null=True)
+    ready_replicas = serializers.SerializerMethodField(
+        help_text="Of an adapter: the replicas that have it loaded, its host's or its own."
+    )
 
     class Meta:
         model = Deployment
@@ -20,6 +24,8 @@ class DeploymentBody(serializers.ModelSerializer):
             "revision",
             "revision_name",
             "engine",
+            "host",
+            "host_name",
             "desired_replicas",
             "ready_replicas",
             "slots_per_replica",
@@ -40,9 +46,7 @@ class DeploymentBody(serializers.ModelSerializer):
 
     def get_ready_replicas(self, deployment: Deployment) -> int:
         counted = getattr(deployment, "ready_replicas", None)
-        return (
-            counted if counted is not None else deployment.replicas.filter(status="ready").count()
-        )
+        return counted if counted is not None else selectors.count_serving(deployment)
 
 
 class DeploymentRequest(serializers.Serializer):
@@ -61,8 +65,17 @@ class DeploymentRequest(serializers.Serializer):
     )
     settings = serializers.DictField(
         default=dict,
-        help_text="max_context_tokens, max_concurrency, max_waiting, dtype, drain_seconds, "
-        "startup_limit_seconds.",
+        help_text="max_context_tokens, max_concurrency, max_waiting, max_adapters, dtype, "
+        "drain_seconds, startup_limit_seconds.",
+    )
+    host = serializers.UUIDField(
+        default=None,
+        allow_null=True,
+        help_text="Of an adapter: the deployment of its base whose replicas shall serve it. Without "
+        "one, the best that there is; without any, replicas of its own.",
+    )
+    own_replicas = serializers.BooleanField(
+        default=False, help_text="Of an adapter: replicas of its own in any case."
     )
 
 
@@ -136,6 +149,6 @@ class RouteBody(serializers.ModelSerializer):
 
 def wanted(values: dict[str, Any]) -> dict[str, Any]:
     """A validated DeploymentRequest as keywords of `services.create_deployment`."""
-    return {"revision_id": values["revision"]} | {
-        name: value for name, value in values.items() if name != "revision"
+    return {"revision_id": values["revision"], "host_id": values["host"]} | {
+        name: value for name, value in values.items() if name not in ("revision", "host")
     }

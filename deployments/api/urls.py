@@ -9,6 +9,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("deployments/<uuid:deployment_id>/", views.DeploymentDetail.as_view()),
     path("deployments/<uuid:deployment_id>/scale/", views.DeploymentScale.as_view()),
     path("deployments/<uuid:deployment_id>/replicas/", views.ReplicaList.as_view()),
+    path("deployments/<uuid:deployment_id>/adapters/", views.AdapterList.as_view()),
     path("deployments/<uuid:deployment_id>/events/", views.EventList.as_view()),
     path("deployments/<uuid:deployment_id>/load-tests/", load_tests.LoadTestList.as_view()),
     path("load-tests/<uuid:load_test_id>/", load_tests.LoadTestDetail.as_view()),

@@ -55,10 +55,16 @@ class DeploymentDetail(OrganizationView):
         return Response(serializers.DeploymentBody(deployment).data)
 
     @extend_schema(
-        responses={202: serializers.DeploymentBody, 403: ErrorBody, 404: ErrorBody},
+        responses={
+            202: serializers.DeploymentBody,
+            403: ErrorBody,
+            404: ErrorBody,
+            409: ErrorBody,
+        },
     )
     def delete(self, request: Request, deployment_id: UUID) -> Response:
-        """Stop answering now; drain and stop the replicas."""
+        """Stop answering now; drain and stop the replicas. Refused while adapters are served on
+        them."""
         deployment = services.delete_deployment(
             organization=self.organization,
             deployment_id=deployment_id,
@@ -104,6 +110,19 @@ class ReplicaList(OrganizationView):
         deployment = selectors.get_deployment(self.organization, deployment_id)
         rows = selectors.list_replicas(deployment)
         return Pagination.answer(rows, serializers.ReplicaBody, request, self)
+
+
+class AdapterList(OrganizationView):
+    @extend_schema(
+        operation_id="deployment_adapters_list",
+        parameters=PAGING,
+        responses={200: paginated(serializers.DeploymentBody), 404: ErrorBody},
+    )
+    def get(self, request: Request, deployment_id: UUID) -> Response:
+        """The deployments of adapters that are served on this one's replicas, by name."""
+        deployment = selectors.get_deployment(self.organization, deployment_id)
+        rows = selectors.list_guests(deployment)
+        return Pagination.answer(rows, serializers.DeploymentBody, request, self)
 
 
 class EventList(OrganizationView):

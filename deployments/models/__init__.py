@@ -1,3 +1,4 @@
+from deployments.models.attachment import Attachment
 from deployments.models.autoscaling import Autoscaling, ScalingEvent
 from deployments.models.custom_engine import CustomEngine
 from deployments.models.deployment import Deployment
@@ -8,6 +9,7 @@ from deployments.models.route import Route, RouteTarget
 from deployments.models.variant import Variant
 
 __all__ = [
+    "Attachment",
     "Autoscaling",
     "CustomEngine",
     "Deployment",

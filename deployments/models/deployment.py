@@ -17,6 +17,14 @@ class Deployment(Identified, OfOrganization, HasStatus, Leased):
     # what is wanted
     revision = models.ForeignKey(Revision, on_delete=models.PROTECT, related_name="deployments")
     engine = models.CharField(max_length=40, default="transformers")
+    host = models.ForeignKey(
+        "self",
+        null=True,
+        blank=True,
+        on_delete=models.PROTECT,
+        related_name="guests",
+        help_text="Of an adapter: the deployment whose replicas serve it beside their own model.",
+    )
     desired_replicas = models.PositiveSmallIntegerField(default=1)
     slots_per_replica = models.PositiveSmallIntegerField(
         default=1, help_text="Slots of a shareable accelerator; whole ones count all their slots."

@@ -1,5 +1,7 @@
 """Making what is, what is wanted: deployments and placing on control workers, steps on agents."""
 
+from deployments.adapters import list_out_of_step
+from deployments.reconcile.attaching import attach_adapters, list_attached
 from deployments.reconcile.deploying import list_unsettled, reconcile_deployment
 from deployments.reconcile.placing import list_waiting, place_replica, release_leftovers
 from deployments.reconcile.scaling import Sights, autoscale_all, follow, look, wake
@@ -14,11 +16,14 @@ from deployments.reconcile.stepping import (
 
 __all__ = [
     "Sights",
+    "attach_adapters",
     "autoscale_all",
     "break_leases",
     "end_with_agent",
     "follow",
     "is_at_rest",
+    "list_attached",
+    "list_out_of_step",
     "list_placed",
     "list_unsettled",
     "list_waiting",

@@ -10,10 +10,10 @@ from django.db.models.functions import Coalesce
 
 from chips.choices import NodeStatus
 from common import jobs
-from deployments import evidence, notify, signals
+from deployments import adapters, evidence, notify, signals
 from deployments.choices import PLACED, ROLLOUT_OPEN, DeploymentStatus, ReplicaStatus
 from deployments.models import Deployment, Replica, ReplicaEvent, Rollout, Variant
-from deployments.reconcile import rolling
+from deployments.reconcile import attaching, rolling
 from deployments.reconcile.moves import LIVE, MAX_FAILURES, move, step_soon
 
 S = ReplicaStatus
@@ -36,7 +36,8 @@ def list_unsettled() -> QuerySet[Deployment]:
     )
     rolling_now = Rollout.objects.filter(deployment=OuterRef("pk"), status__in=ROLLOUT_OPEN)
     is_lost = Exists(_replicas().filter(live & lost))
-    return rows.filter(~settled | is_lost | Exists(rolling_now))
+    of_itself = Q(host__isnull=True) & ~settled
+    return rows.filter(of_itself | adapters.is_out_of_step() | is_lost | Exists(rolling_now))
 
 
 def _count(which: Q) -> Coalesce:
@@ -65,6 +66,9 @@ def _reconcile(deployment_id: UUID, *, seen: evidence.Evidence | None, now: date
     deployment = rows.filter(pk=deployment_id, deleted_at__isnull=True).first()
     if deployment is None:
         return False
+    if deployment.host is not None:
+        _write_down(deployment, *attaching.observe(deployment, deployment.host), now=now)
+        return True
     replicas = Replica.objects.select_for_update(no_key=True, of=("self",)).select_related("node")
     live = list(replicas.filter(deployment=deployment, status__in=LIVE).order_by("created_at"))
     for replica in live:
@@ -141,7 +145,12 @@ def _create(deployment: Deployment, variant: Variant, *, now: datetime) -> Repli
 
 
 def _say(deployment: Deployment, live: Sequence[Replica], *, now: datetime) -> None:
-    status, reason, message = _observe(deployment, live)
+    _write_down(deployment, *_observe(deployment, live), now=now)
+
+
+def _write_down(
+    deployment: Deployment, status: DeploymentStatus, reason: str, message: str, *, now: datetime
+) -> None:
     deployment.transition(status, now=now, reason=reason, message=message)
     deployment.status_reason, deployment.message = reason, message
     deployment.observed_generation = deployment.generation
@@ -158,7 +167,10 @@ def _observe(deployment: Deployment, live: Sequence[Replica]) -> tuple[Deploymen
         if deployment.delete_requested_at is not None:
             return D.DELETED, "deleted", ""
         return D.STOPPED, "none_wanted", ""
-    ready = sum(replica.wanted and replica.status == S.READY for replica in live)
+    serving = [replica for replica in live if replica.wanted and replica.status == S.READY]
+    ready = len(serving)
+    if adapters.is_adapter(deployment.revision):
+        ready = attaching.count_serving(deployment, serving)
     if ready >= deployment.desired_replicas:
         return D.READY, "all_ready", ""
     status = D.DEGRADED if ready else D.PENDING

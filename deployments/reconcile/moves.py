@@ -16,6 +16,7 @@ from common import jobs, leases
 from deployments import notify
 from deployments.choices import ROLLOUT_ACTIVE, TERMINAL, ReplicaStatus
 from deployments.models import Deployment, Replica, ReplicaEvent, Rollout
+from deployments.reconcile import attaching
 
 S = ReplicaStatus
 LIVE = frozenset(S) - TERMINAL
@@ -48,6 +49,7 @@ def move(
     if to in TERMINAL:
         replica.ended_at = now
         replica.save(update_fields=["ended_at"])
+        attaching.forget(replica)
         if replica.allocation_id is not None:
             chips.release(allocation_id=replica.allocation_id, reason=reason, now=now)
     ReplicaEvent.objects.create(replica=replica, at=now, kind=to, message=message or reason)

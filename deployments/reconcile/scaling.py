@@ -9,7 +9,7 @@ from uuid import UUID
 from django.db import transaction
 
 from accounts import audit
-from deployments import services, signals
+from deployments import adapters, services, signals
 from deployments.choices import DeploymentStatus, ReplicaStatus
 from deployments.models import Autoscaling, Deployment, Replica
 from deployments.services import autoscaling
@@ -43,6 +43,7 @@ class Sights:
         placed = Replica.objects.filter(
             deployment__in=deployment_ids, status__in=[ReplicaStatus.READY, ReplicaStatus.DRAINING]
         )
+        self._guests = adapters.list_guest_ids(deployment_ids)
         for replica in placed.only("pk", "deployment_id", "status", "wanted"):
             self._replicas.setdefault(replica.deployment_id, []).append(replica)
 
@@ -56,7 +57,8 @@ class Sights:
         serving = self._serving(deployment_id)
         everywhere = [replica.pk for replica in self._replicas.get(deployment_id, ())]
         recent = self._recent.of(everywhere)
-        held = self._open.held_for(deployment_id)
+        guests = self._guests.get(deployment_id, ())
+        held = sum(self._open.held_for(each) for each in (deployment_id, *guests))
         is_busy = held or recent.requests or recent.output_tokens
         return Load(
             in_flight=self._open.in_flight_on(serving),
@@ -111,7 +113,8 @@ def look(row: Autoscaling, sights: Sights, *, now: datetime) -> Outlook:
 
 def wake(deployment_id: UUID, *, now: datetime) -> bool:
     """A request waits for a deployment that is asleep: want its first replica. False if it is not
-    asleep, or does not scale by itself."""
+    asleep, or does not scale by itself. An adapter wakes its host."""
+    deployment_id = adapters.bearer_id(deployment_id)
     rows = Autoscaling.objects.select_related("deployment__organization")
     row = rows.filter(deployment=deployment_id, enabled=True).first()
     if row is None or row.deployment.desired_replicas:

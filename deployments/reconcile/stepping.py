@@ -11,7 +11,7 @@ from django.db.models import QuerySet
 from chips import selectors as chips
 from common import leases
 from common.errors import DomainError
-from deployments import planning
+from deployments import adapters, planning
 from deployments.choices import PLACED, ReplicaStatus
 from deployments.models import Deployment, Replica
 from deployments.reconcile.moves import count_failure, move, writing
@@ -146,7 +146,7 @@ def _launch(replica: Replica, *, host: EngineHost, now: datetime) -> tuple[str, 
         return "not_placed", "The replica has lost its node or its accelerators."
     try:
         root = planning.weights_folder(replica.node.name)
-        folder = cache.materialize(replica.revision, root=root)
+        folder = cache.materialize(adapters.base_of(replica.revision), root=root)
         replica.port = _record_port(replica)
         devices = chips.list_devices(replica.allocation)
         host.start(planning.serve_spec(replica, devices, folder))

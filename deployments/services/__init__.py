@@ -10,6 +10,7 @@ from deployments.services.deployments import (
     scale_deployment,
     want_replicas,
 )
+from deployments.services.guests import HostInUse, ServedByHost
 from deployments.services.load_tests import LoadTestRuns, cancel_load_test, start_load_test
 from deployments.services.rollouts import (
     Change,
@@ -27,11 +28,13 @@ __all__ = [
     "MAX_REPLICAS",
     "Change",
     "DeploymentIsDeleting",
+    "HostInUse",
     "LoadTestRuns",
     "NameTaken",
     "NotGated",
     "NotServable",
     "RolloutIsOver",
+    "ServedByHost",
     "abort_rollout",
     "cancel_load_test",
     "create_deployment",

@@ -14,6 +14,7 @@ from accounts.models import Organization
 from common.errors import InvalidInput, NotFound
 from deployments import notify
 from deployments.models import Autoscaling
+from deployments.services import guests
 from deployments.services.checks import MAX_REPLICAS
 from deployments.services.deployments import DeploymentIsDeleting, take
 from planner.scaling import Goal, Memory
@@ -79,12 +80,13 @@ def set_autoscaling(
 ) -> Autoscaling:
     """Let the number of replicas follow the load from now on; what was learned begins anew.
 
-    Raises NotFound, InvalidInput by field, DeploymentIsDeleting.
+    Raises NotFound, InvalidInput by field, DeploymentIsDeleting, ServedByHost.
     """
     wanted.check()
     deployment = take(organization, deployment_id)
     if deployment.delete_requested_at is not None:
         raise DeploymentIsDeleting(f"{deployment} is being deleted.")
+    guests.refuse_for_guest(deployment)
     row = Autoscaling.objects.filter(deployment=deployment).first()
     before = _told(row) if row is not None else None
     values = asdict(wanted) | {"schedule": [dict(each) for each in wanted.schedule]}

@@ -4,11 +4,11 @@ from django.core.exceptions import ValidationError
 
 from chips.models import Pool
 from common.errors import DomainError, InvalidInput
-from deployments import custom_engines
+from deployments import adapters, custom_engines
 from deployments.planning import ServeSettings
 from deployments.variants import Content
 from engines import architectures
-from engines.host import SpecError
+from engines.host import ADAPTER_ENGINES, SpecError
 from models_registry.choices import RevisionKind
 from models_registry.models import Revision
 from models_registry.models.registered_model import NAME
@@ -72,17 +72,21 @@ def _check_range(field: str, value: int, low: int, high: int) -> None:
 def _check_servable(revision: Revision, engine: str) -> None:
     if engine == "fake":
         return
-    if revision.kind not in SERVED_WHOLE:
+    is_adapter = adapters.is_adapter(revision)
+    if revision.kind not in SERVED_WHOLE and not (is_adapter and engine in ADAPTER_ENGINES):
         raise NotServable(
             f"{revision} is of kind {revision.kind}: the engine {engine} serves whole weights only.",
             field="revision_id",
-            remedy="Deploy a base revision or a full fine-tune.",
+            remedy="Deploy a base revision or a full fine-tune; adapters are served by "
+            f"{', '.join(sorted(ADAPTER_ENGINES))}.",
         )
+    base = adapters.base_of(revision)
     refusal = architectures.refusal(
         engine,
-        model_type=revision.model_type,
-        architecture=revision.architecture,
-        quantization=revision.quantization,
+        model_type=base.model_type,
+        architecture=base.architecture,
+        quantization=base.quantization,
+        adapter=is_adapter,
     )
     if refusal is not None:
         raise NotServable(

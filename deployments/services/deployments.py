@@ -13,7 +13,7 @@ from common.errors import DomainError, NotFound
 from deployments import notify
 from deployments.choices import DeploymentStatus
 from deployments.models import Autoscaling, Deployment, Route, RouteTarget, ScalingEvent
-from deployments.services import checks
+from deployments.services import checks, guests
 from deployments.variants import Content
 from models_registry.models import Revision
 
@@ -37,12 +37,15 @@ def create_deployment(
     accelerators_per_replica: int = 0,
     pool_name: str = "",
     settings: dict[str, Any] | None = None,
+    host_id: UUID | None = None,
+    own_replicas: bool = False,
     actor: audit.Actor = audit.SYSTEM,
     now: datetime,
 ) -> Deployment:
     """Want a revision served under a public name; also makes the route of that name.
 
-    Raises NotFound (revision), InvalidInput by field, NotServable, NameTaken.
+    An adapter is served on the replicas of the deployment `host_id`, or else of one that serves its
+    base already, or else, and with `own_replicas` in any case, on replicas of its own. Raises NotFound (revision), InvalidInput by field, NotServable, NameTaken.
     """
     checks.check_name(name)
     checks.check_replicas(replicas)
@@ -58,11 +61,17 @@ def create_deployment(
     checks.check_content(content, revision)
     try:
         with transaction.atomic():
+            host = guests.choose_host(
+                organization, revision, engine=engine, host_id=host_id, own_replicas=own_replicas
+            )
+            if host is not None:
+                engine, replicas = host.engine, 0
             deployment = Deployment.objects.create(
                 organization=organization,
                 name=name,
                 revision=revision,
                 engine=engine,
+                host=host,
                 desired_replicas=replicas,
                 slots_per_replica=slots_per_replica,
                 accelerators_per_replica=accelerators_per_replica,
@@ -79,10 +88,13 @@ def create_deployment(
                 action="deployment.create",
                 object_id=deployment.pk,
                 object_name=name,
-                after={"revision": str(revision), "engine": engine, "replicas": replicas},
+                after={"revision": str(revision), "engine": engine, "replicas": replicas}
+                | ({"host": str(host)} if host is not None else {}),
                 now=now,
             )
             jobs.enqueue("deployments.reconcile", deployment_id=str(deployment.pk))
+            if host is not None:
+                guests.attach_soon(host)
             notify.routes_changed()
     except IntegrityError as error:
         raise NameTaken(
@@ -114,12 +126,13 @@ def scale_deployment(
 
     On a deployment that gave up after failures, even the same number starts it anew. Another
     number is a person's word: it ends autoscaling, until that is switched on again. Raises
-    NotFound, InvalidInput, DeploymentIsDeleting.
+    NotFound, InvalidInput, DeploymentIsDeleting, ServedByHost.
     """
     checks.check_replicas(replicas)
     deployment = take(organization, deployment_id)
     if deployment.delete_requested_at is not None:
         raise DeploymentIsDeleting(f"{deployment} is being deleted.")
+    guests.refuse_for_guest(deployment)
     before = deployment.desired_replicas
     if before == replicas and not deployment.failures:
         return deployment
@@ -174,11 +187,12 @@ def delete_deployment(
 ) -> Deployment:
     """Stop answering now, then drain and stop every replica; the row stays for statements.
 
-    Deleting twice changes nothing. Raises NotFound.
+    Deleting twice changes nothing. Raises NotFound, HostInUse.
     """
     deployment = take(organization, deployment_id)
     if deployment.delete_requested_at is not None:
         return deployment
+    guests.refuse_for_host(deployment, what="be deleted")
     deployment.delete_requested_at = now
     deployment.desired_replicas = 0
     deployment.generation += 1

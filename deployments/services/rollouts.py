@@ -14,7 +14,7 @@ from common.errors import DomainError, NotFound
 from deployments import plans, variants
 from deployments.choices import ROLLOUT_OPEN, RolloutStatus, Verdict
 from deployments.models import Deployment, Rollout
-from deployments.services import checks
+from deployments.services import checks, guests
 from deployments.services.deployments import DeploymentIsDeleting, get_revision, take
 from deployments.variants import Content
 
@@ -63,8 +63,8 @@ def update_deployment(
     The change builds on the newest one that is still on its way, whose rollout then gives way to
     this one's. A change back to what is served ends all of them. `plan` is for this rollout,
     `standing_plan` for this and all later ones. Returns the rollout, or None where nothing is to be
-    done. Raises NotFound (deployment, revision), InvalidInput by field, NotServable,
-    DeploymentIsDeleting.
+    done, or where an adapter on its host is simply followed by another. Raises NotFound (deployment,
+    revision), InvalidInput by field, NotServable, DeploymentIsDeleting, ServedByHost, HostInUse.
     """
     deployment = take(organization, deployment_id)
     if deployment.delete_requested_at is not None:
@@ -75,10 +75,15 @@ def update_deployment(
     served = Content.of(deployment)
     before = Content.of(newest.to_variant) if newest is not None else served
     after = change.applied_to(before)
-    checks.check_content(after, get_revision(organization, after.revision_id))
+    revision = get_revision(organization, after.revision_id)
+    checks.check_content(after, revision)
     if after == before:
         return newest
+    guests.check_change(deployment, after, revision)
     _record(deployment, "deployment.update", before=before, after=after, actor=actor, now=now)
+    if deployment.host_id is not None:
+        guests.change_revision(deployment, revision)
+        return None
     if after == served and newest is not None:
         rows = Rollout.objects.filter(deployment=deployment, status__in=ROLLOUT_OPEN)
         rows.filter(abort_requested_at__isnull=True).update(abort_requested_at=now)

@@ -11,8 +11,7 @@ from deployments import selectors, services
 from deployments.choices import DeploymentStatus, ReplicaStatus
 from deployments.models import Deployment, Route
 from deployments.tests.make import make_deployment, make_replica
-from models_registry.choices import RevisionKind
-from models_registry.tests.make import make_revision
+from models_registry.tests.make import make_adapter_revision, make_revision
 
 pytestmark = pytest.mark.django_db
 
@@ -66,13 +65,14 @@ def test_a_shared_revision_may_be_served_by_all(tmp_path: Path) -> None:
     assert make_deployment(tmp_path, revision=shared).revision == shared
 
 
-def test_an_adapter_is_refused_with_a_remedy(tmp_path: Path) -> None:
-    base = make_revision(tmp_path)
-    adapter = make_revision(
-        tmp_path, name="adapter", seed=1, kind=RevisionKind.ADAPTER, parent=base
+def test_an_adapter_is_refused_where_its_base_takes_none(tmp_path: Path) -> None:
+    base = make_revision(
+        tmp_path, config={"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
     )
-    with pytest.raises(services.NotServable) as refused:
-        make_deployment(tmp_path, revision=adapter, engine="transformers")
+    with pytest.raises(services.NotServable, match="without adapters") as refused:
+        make_deployment(
+            tmp_path, revision=make_adapter_revision(tmp_path, base), engine="transformers"
+        )
     assert refused.value.remedy
 
 

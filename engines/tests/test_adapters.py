@@ -126,6 +126,29 @@ def test_unloading_refuses_new_requests_and_leaves_old_ones_their_weights(scene)
     asyncio.run(play())
 
 
+def test_one_follows_another_in_place(scene):
+    async def play():
+        root = scene.root
+        await scene.load("a", "b")
+        old = await scene.shelf.use("a")
+        with pytest.raises(ApiError):
+            await scene.shelf.load("a", str(root / "c"), in_place=False)
+        scene.gate.clear()
+        coming = asyncio.create_task(scene.shelf.load("a", str(root / "c"), in_place=True))
+        await settle()
+        (await scene.shelf.use("a")).close()  # the old one, meanwhile
+        scene.gate.set()
+        await asyncio.wait_for(coming, 10)
+        new = await scene.shelf.use("a")
+        assert (old.weights, new.weights) == ("weights of a", "weights of c")
+        assert scene.shelf.roots["a"] == str(root / "c")
+        old.close()
+        new.close()
+        assert scene.shelf.resident <= 2
+
+    asyncio.run(play())
+
+
 def test_one_unloaded_while_it_is_waited_for(scene):
     async def play():
         await scene.load("a", "b", "c")

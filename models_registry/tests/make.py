@@ -44,6 +44,28 @@ def write_safetensors(path: Path, shapes: dict[str, list[int]], *, seed: int = 0
     path.write_bytes(struct.pack("<Q", len(text)) + text + body)
 
 
+def make_adapter_revision(
+    folder: Path, base: Revision, *, name: str = "adapter", seed: int = 0
+) -> Revision:
+    """A published adapter of a revision: right files, meaningless weights."""
+    source = folder / f"{name}-{seed}"
+    source.mkdir(parents=True, exist_ok=True)
+    config = {"peft_type": "LORA", "r": 1, "lora_alpha": 1, "target_modules": ["q_proj"]}
+    (source / "adapter_config.json").write_text(json.dumps(config))
+    stem = "base_model.model.model.layers.0.self_attn.q_proj.lora_"
+    shapes = {f"{stem}A.weight": [1, 8], f"{stem}B.weight": [8, 1]}
+    write_safetensors(source / "adapter_model.safetensors", shapes, seed=seed)
+    return services.publish_folder(
+        organization=base.registered_model.organization,
+        name=name,
+        folder=source,
+        kind=RevisionKind.ADAPTER,
+        source_kind=SourceKind.FOLDER,
+        parent=base,
+        now=NOW,
+    )
+
+
 def make_revision(
     folder: Path,
     organization: Organization | None = None,

@@ -201,10 +201,11 @@ class _Stored:
         return stored.to(device=self._device, dtype=self._dtype, copy=True)
 
     def _read(self, name: str, shape: tuple[int, ...]) -> torch.Tensor:
-        file = self._file_of.get(name)
-        if file is None:
+        bare = name.removeprefix("model.")  # as a decoder saved without its head writes it
+        found = name if name in self._file_of else bare
+        if found not in self._file_of:
             raise CannotServe("unreadable_weights", f"tensor {name} is missing")
-        stored: torch.Tensor = file.get_tensor(name)
+        stored: torch.Tensor = self._file_of[found].get_tensor(found)
         if tuple(stored.shape) != shape:
             raise CannotServe(
                 "unreadable_weights",

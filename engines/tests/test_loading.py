@@ -92,6 +92,15 @@ def test_an_adapter_beside_the_weights_is_not_loaded_unasked(tmp_path):
     assert refusal(folder) == "unreadable_weights"
 
 
+def test_a_decoder_saved_without_its_head(tmp_path):
+    """As embedding models are: no "model." before the names, and the head is the embedding."""
+    folder = make_model(tmp_path, tie_word_embeddings=True)
+    tensors = load_file(folder / "model.safetensors")
+    bare = {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
+    save_file(bare, folder / "model.safetensors")
+    assert load(folder).vocabulary == 416
+
+
 def test_memory_bounds_what_modules_keep(tmp_path):
     """Attention layers take room by the token, linear ones by the sequence."""
     folder = make_family(tmp_path, "qwen3_next")

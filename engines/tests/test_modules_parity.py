@@ -44,6 +44,27 @@ def engine(folder):
     collector.close()
 
 
+def test_thirty_two_at_once(folder, expected):
+    """And five more, which get slots between those of others."""
+    together = Collector(folder, max_concurrency=32)
+    try:
+        cache = together.engine.scheduler._runner._cache
+        count = 37 if cache.batches else 7  # alone each pass is slow, and nothing is shared
+        asked = (prompts(LENGTHS, seed=2) * 8)[:count]
+        limits = [COUNT - index % 5 for index in range(count)]
+        together.run(
+            [
+                ask(prompt, temperature=0.0, max_tokens=limit, ignore_eos=True)
+                for prompt, limit in zip(asked, limits, strict=True)
+            ]
+        )
+        for index, (answer, prompt) in enumerate(zip(together.answers, asked, strict=True)):
+            wanted = expected[index % len(expected)][: limits[index]]
+            assert answer.tokens[len(prompt) :] == wanted
+    finally:
+        together.close()
+
+
 def test_together_alone_and_in_chunks(engine, expected, monkeypatch):
     """Five answers over three slots: unequal lengths, slots handed on, prompts read in parts."""
     asked = prompts(LENGTHS, seed=2)

@@ -11,6 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from engines.tests.make import RunningEngine, make_spec
+from engines.tests.make_families import make_family
 
 ASKED = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "where is 12?"}]
 GREEDY: dict[str, Any] = {"model": "tiny", "messages": ASKED, "temperature": 0, "max_tokens": 30}
@@ -321,6 +322,15 @@ def test_sigterm_finishes_what_is_open(start):
     _, reasons, _ = streamed(stream)
     assert reasons == {0: "length"}
     assert engine.process.wait(timeout=30) == 0
+
+
+def test_a_model_that_runs_through_transformers_modules(start, tmp_path):
+    folder = make_family(tmp_path / "model", "qwen3_5")  # a class with eyes, asked for text
+    engine = start(engine="transformers", model_path=str(folder)).wait_ready()
+    asked = GREEDY | {"max_tokens": 8} | NEVER_ENDS
+    answer = engine.client().chat.completions.create(**asked)
+    assert answer.usage.completion_tokens == 8
+    assert "ModulesRunner" in engine.log
 
 
 def test_what_cannot_be_served_ends_with_the_reason(start):

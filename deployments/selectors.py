@@ -221,7 +221,10 @@ def _concurrency(settings: dict[str, Any]) -> int:
 def list_deployments(organization: Organization) -> QuerySet[Deployment]:
     """The organization's deployments that are not deleted, newest first."""
     rows = Deployment.objects.of(organization).filter(deleted_at__isnull=True)
-    rows = rows.annotate(ready_replicas=ready_replicas()).order_by("-created_at")
+    rollouts = Rollout.objects.filter(deployment=OuterRef("pk"), status__in=ROLLOUT_OPEN)
+    newest = Subquery(rollouts.order_by("-number").values("pk")[:1])
+    rows = rows.annotate(ready_replicas=ready_replicas(), open_rollout=newest)
+    rows = rows.order_by("-created_at")
     return rows.select_related("revision__registered_model__organization", "host")
 
 

@@ -3,7 +3,7 @@
 import io
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -21,8 +21,17 @@ from chips.models import (
     Node,
     Pool,
 )
-from deployments import variants
-from deployments.models import Deployment, LoadTest, Replica, ReplicaEvent, Route, RouteTarget
+from deployments import plans, variants
+from deployments.models import (
+    Deployment,
+    LoadTest,
+    Replica,
+    ReplicaEvent,
+    Rollout,
+    Route,
+    RouteTarget,
+    Variant,
+)
 from models_registry.models import Alias, EvaluationResult, RegisteredModel, Revision
 from models_registry.tests.make import make_revision
 from training import services as training_services
@@ -53,6 +62,7 @@ class World:
     evaluation: Evaluation
     deployment: Deployment
     load_test: LoadTest
+    rollout: Rollout
     key: ApiKey
     node: Node
 
@@ -100,6 +110,7 @@ def make_world(folder: Path, *, slug: str = "retail", person: str = "ada", now: 
         evaluation=evaluation,
         deployment=deployment,
         load_test=load_test,
+        rollout=deployment.rollouts.get(),
         key=key,
         node=node,
     )
@@ -297,9 +308,40 @@ def make_deployment(
         deployment=deployment, variant=variant, revision=revision, generation=1, created_at=now
     )
     ReplicaEvent.objects.create(replica=replica, at=now, kind="ready", message="Answered.")
+    make_rollout(deployment, variant, now=now)
     route = Route.objects.create(organization=organization, name="support", created_at=now)
     RouteTarget.objects.create(route=route, deployment=deployment)
     return deployment
+
+
+def make_rollout(deployment: Deployment, served: Variant, *, now: datetime) -> Rollout:
+    """At its first step, in the middle of its bake time."""
+    content = replace(variants.Content.of(deployment), settings={"max_concurrency": 32})
+    rollout = Rollout.objects.create(
+        deployment=deployment,
+        number=1,
+        from_variant=served,
+        to_variant=variants.ensure(deployment, content, now=now),
+        plan=plans.write(plans.read()),
+        requested_by="ada",
+        status="progressing",
+        status_changed_at=now,
+        step=1,
+        weight=10,
+        waits_for="baking",
+        old_ready=1,
+        new_ready=1,
+        measured={
+            "old": {"requests": 412, "errors": 1, "first_tokens": 400, "first_token_seconds": 0.31},
+            "new": {"requests": 44, "errors": 0, "first_tokens": 44, "first_token_seconds": 0.28},
+        },
+        created_at=now,
+        began_at=now,
+        step_entered_at=now - timedelta(seconds=18),
+        progressed_at=now,
+    )
+    rollout.events.create(at=now, kind="began", message="From variant 1 to 2.")
+    return rollout
 
 
 def _allocate(

@@ -54,6 +54,7 @@ def arguments(world: World) -> dict[str, object]:
         "evaluation_id": world.evaluation.pk,
         "deployment_id": world.deployment.pk,
         "load_test_id": world.load_test.pk,
+        "rollout_id": world.rollout.pk,
         "key_id": world.key.pk,
         "user_id": world.person.pk,
         "node_id": world.node.pk,

@@ -13,7 +13,7 @@ from django.views.decorators.http import require_POST
 
 from accounts.choices import Capability
 from common.errors import DomainError, InvalidInput
-from console import charts, forms, offers, tables, traffic
+from console import charts, forms, offers, rollouts, tables, traffic
 from console.downloads import csv_download
 from console.pages import (
     ConsoleRequest,
@@ -82,6 +82,7 @@ def deployment_detail(request: ConsoleRequest, deployment_id: UUID) -> HttpRespo
     live = [one for one in replicas if one.status not in TERMINAL]
     names = _public_names(deployment)
     csv_url = reverse("console:deployment_traffic", args=[deployment.pk])
+    card = rollouts.card_of(deployment, now=request.now)
     return show_live(
         request,
         "console/deployments/detail.html",
@@ -90,6 +91,7 @@ def deployment_detail(request: ConsoleRequest, deployment_id: UUID) -> HttpRespo
             "title": deployment.name,
             "crumbs": [{"label": _("Deployments"), "url": reverse("console:deployments")}],
             "deployment": deployment,
+            "card": card,
             "is_deleting": deployment.delete_requested_at is not None,
             "is_deleted": deployment.deleted_at is not None,
             "ready": sum(1 for one in live if one.status == ReplicaStatus.READY),
@@ -106,7 +108,7 @@ def deployment_detail(request: ConsoleRequest, deployment_id: UUID) -> HttpRespo
             "names": names,
             "snippet": _snippet(names[0]) if names else "",
         },
-        moving=_is_moving(deployment, live),
+        moving=_is_moving(deployment, live) or (card is not None and card.rollout.is_open),
     )
 
 

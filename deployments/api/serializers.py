@@ -1,6 +1,7 @@
 """Shapes of deployments' REST answers and requests."""
 
 from typing import Any
+from uuid import UUID
 
 from rest_framework import serializers
 
@@ -15,6 +16,7 @@ class DeploymentBody(serializers.ModelSerializer):
     ready_replicas = serializers.SerializerMethodField(
         help_text="Of an adapter: the replicas that have it loaded, its host's or its own."
     )
+    rollout = serializers.SerializerMethodField(help_text="The one under way, or null.")
 
     class Meta:
         model = Deployment
@@ -32,6 +34,8 @@ class DeploymentBody(serializers.ModelSerializer):
             "accelerators_per_replica",
             "pool_name",
             "settings",
+            "rollout_plan",
+            "rollout",
             "generation",
             "observed_generation",
             "status",
@@ -43,6 +47,12 @@ class DeploymentBody(serializers.ModelSerializer):
             "delete_requested_at",
             "deleted_at",
         ]
+
+    def get_rollout(self, deployment: Deployment) -> UUID | None:
+        if hasattr(deployment, "open_rollout"):
+            return deployment.open_rollout  # type: ignore[no-any-return]
+        rollout = selectors.get_open_rollout(deployment)
+        return rollout.pk if rollout is not None else None
 
     def get_ready_replicas(self, deployment: Deployment) -> int:
         counted = getattr(deployment, "ready_replicas", None)

@@ -2,7 +2,7 @@
 
 from django.urls import URLPattern, URLResolver, path
 
-from deployments.api import load_tests, views
+from deployments.api import load_tests, rollouts, views
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("deployments/", views.DeploymentList.as_view()),
@@ -14,5 +14,13 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("deployments/<uuid:deployment_id>/load-tests/", load_tests.LoadTestList.as_view()),
     path("load-tests/<uuid:load_test_id>/", load_tests.LoadTestDetail.as_view()),
     path("load-tests/<uuid:load_test_id>/cancel/", load_tests.LoadTestCancel.as_view()),
+    path("deployments/<uuid:deployment_id>/rollouts/", rollouts.RolloutList.as_view()),
+    path("rollouts/<uuid:rollout_id>/", rollouts.RolloutDetail.as_view()),
+    path("rollouts/<uuid:rollout_id>/events/", rollouts.RolloutEventList.as_view()),
+    path("rollouts/<uuid:rollout_id>/pause/", rollouts.RolloutPause.as_view()),
+    path("rollouts/<uuid:rollout_id>/resume/", rollouts.RolloutResume.as_view()),
+    path("rollouts/<uuid:rollout_id>/promote/", rollouts.RolloutPromote.as_view()),
+    path("rollouts/<uuid:rollout_id>/abort/", rollouts.RolloutAbort.as_view()),
+    path("rollouts/<uuid:rollout_id>/verdict/", rollouts.RolloutVerdict.as_view()),
     path("routes/", views.RouteList.as_view()),
 ]

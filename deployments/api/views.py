@@ -10,7 +10,7 @@ from rest_framework.response import Response
 from accounts.api.views import OrganizationView
 from common.api import PAGING, ErrorBody, Pagination, paginated
 from deployments import selectors, services
-from deployments.api import serializers
+from deployments.api import rollouts, serializers
 
 
 class DeploymentList(OrganizationView):
@@ -53,6 +53,23 @@ class DeploymentDetail(OrganizationView):
         """One deployment, also after it was deleted."""
         deployment = selectors.get_deployment(self.organization, deployment_id)
         return Response(serializers.DeploymentBody(deployment).data)
+
+    @extend_schema(
+        request=rollouts.DeploymentChange,
+        responses={
+            202: serializers.DeploymentBody,
+            400: ErrorBody,
+            403: ErrorBody,
+            404: ErrorBody,
+            409: ErrorBody,
+        },
+    )
+    def patch(self, request: Request, deployment_id: UUID) -> Response:
+        """Have its replicas run something else. The answer says what is served still; `rollout`
+        names the rollout that brings the change."""
+        rollouts.change_deployment(self, request, deployment_id)
+        deployment = selectors.get_deployment(self.organization, deployment_id)
+        return Response(serializers.DeploymentBody(deployment).data, status=202)
 
     @extend_schema(
         responses={

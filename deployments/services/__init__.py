@@ -15,6 +15,7 @@ from deployments.services.load_tests import LoadTestRuns, cancel_load_test, star
 from deployments.services.rollouts import (
     Change,
     NotGated,
+    NothingToRoll,
     RolloutIsOver,
     abort_rollout,
     give_verdict,
@@ -33,6 +34,7 @@ __all__ = [
     "NameTaken",
     "NotGated",
     "NotServable",
+    "NothingToRoll",
     "RolloutIsOver",
     "ServedByHost",
     "abort_rollout",

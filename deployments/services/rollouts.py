@@ -25,6 +25,12 @@ class RolloutIsOver(DomainError):
     code = "rollout_is_over"
 
 
+class NothingToRoll(DomainError):
+    """The deployment runs, or is on its way to run, exactly what is asked for."""
+
+    code = "nothing_to_roll"
+
+
 class NotGated(DomainError):
     """The rollout waits for no verdict."""
 

@@ -1,11 +1,16 @@
 import os
+import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pynvml
 import pytest
 
+from accounts.tests.make import NOW
 from agent import probe
+from agent.node import node_facts
+from deployments.models import CustomEngine
 
 GIB = 2**30
 
@@ -135,3 +140,20 @@ def test_without_a_driver_there_are_no_cards(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(pynvml, "nvmlInit", missing)
     assert probe.probe_nvidia() == []
+
+
+@pytest.mark.django_db
+def test_a_heartbeat_tells_which_engines_are_here(tmp_path: Path, settings: Any) -> None:
+    settings.FACTORY_DATA = tmp_path
+    settings.FACTORY_ENGINES = {}
+    assert node_facts()["engines"] == {"fake": "", "transformers": ""}
+    home = tmp_path / "engines" / "llamacpp"
+    for path in ("bin/python", "lib/python3.11/site-packages/xllamacpp-1.2.dist-info/METADATA"):
+        (home / path).parent.mkdir(parents=True)
+        (home / path).touch()
+    CustomEngine.objects.create(
+        name="mine", command=[sys.executable, "{model_path}", "{port}"], created_at=NOW
+    )
+    assert node_facts()["engines"] == {
+        "fake": "", "llamacpp": "1.2", "mine": "", "transformers": "",
+    }  # fmt: skip

@@ -149,6 +149,11 @@ def _memory_bytes(wanted: Served) -> int:
     ).total_bytes
 
 
+def context_tokens(wanted: Served) -> int:
+    """Prompt and answer together, as the engine will be told."""
+    return _context_tokens(wanted.revision, ServeSettings.read(dict(wanted.settings)))
+
+
 def _context_tokens(revision: Revision, wanted: ServeSettings) -> int:
     limit = revision.context_length_tokens or DEFAULT_CONTEXT_TOKENS
     return min(wanted.max_context_tokens or DEFAULT_CONTEXT_TOKENS, limit)

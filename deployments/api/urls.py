@@ -2,7 +2,7 @@
 
 from django.urls import URLPattern, URLResolver, path
 
-from deployments.api import load_tests, rollouts, views
+from deployments.api import load_tests, plans, rollouts, views
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("deployments/", views.DeploymentList.as_view()),
@@ -22,5 +22,6 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("rollouts/<uuid:rollout_id>/promote/", rollouts.RolloutPromote.as_view()),
     path("rollouts/<uuid:rollout_id>/abort/", rollouts.RolloutAbort.as_view()),
     path("rollouts/<uuid:rollout_id>/verdict/", rollouts.RolloutVerdict.as_view()),
+    path("plans/", plans.Plans.as_view()),
     path("routes/", views.RouteList.as_view()),
 ]

@@ -356,5 +356,43 @@ class LoadTestForm(forms.Form):
             raise forms.ValidationError(_("Write whole numbers, such as 1, 4, 16.")) from None
 
 
+class AutoscalingForm(forms.Form):
+    enabled = forms.BooleanField(
+        label=_("Let the number of replicas follow the load"), required=False, initial=True
+    )
+    min_replicas = forms.IntegerField(
+        label=_("At least"),
+        min_value=0,
+        max_value=64,
+        initial=1,
+        help_text=_("Replicas. With 0 the model sleeps when idle and wakes with a request."),
+    )
+    max_replicas = forms.IntegerField(
+        label=_("At most"), min_value=1, max_value=64, initial=4, help_text=_("Replicas.")
+    )
+    target_concurrency = forms.FloatField(
+        label=_("Requests a replica"),
+        min_value=0.1,
+        initial=8,
+        help_text=_("As many in flight are well served by one replica."),
+    )
+    target_first_token_milliseconds = forms.IntegerField(
+        label=_("Time to the first token, in milliseconds"),
+        min_value=1,
+        required=False,
+        help_text=_("19 of 20 streams should begin sooner. Empty: it does not matter."),
+    )
+    scale_down_after_seconds = forms.IntegerField(
+        label=_("Seconds before there are fewer"), min_value=0, max_value=86_400, initial=300
+    )
+    idle_seconds = forms.IntegerField(
+        label=_("Idle seconds before it sleeps"),
+        min_value=10,
+        required=False,
+        initial=900,
+        help_text=_("Where the least is 0. Empty: never."),
+    )
+
+
 class CordonForm(forms.Form):
     reason = forms.CharField(label=_("Reason"), max_length=200, required=False)

@@ -4,6 +4,7 @@ from django.urls import path
 
 from console.views import (
     audit,
+    autoscaling,
     chips,
     datasets,
     deployments,
@@ -66,6 +67,11 @@ urlpatterns = [
         "deployments/<uuid:deployment_id>/scale/",
         deployments.deployment_scale,
         name="deployment_scale",
+    ),
+    path(
+        "deployments/<uuid:deployment_id>/autoscaling/",
+        autoscaling.autoscaling_set,
+        name="deployment_autoscaling",
     ),
     path(
         "deployments/<uuid:deployment_id>/delete/",

@@ -30,6 +30,7 @@ from deployments.models import (
     Rollout,
     RolloutEvent,
     Route,
+    ScalingEvent,
 )
 from models_registry.choices import RevisionKind
 from models_registry.models import Revision
@@ -321,6 +322,11 @@ def get_load_test(organization: Organization, load_test_id: UUID) -> LoadTest:
     if test is None:
         raise NotFound("No such load test.")
     return test
+
+
+def list_scaling_events(deployment: Deployment) -> QuerySet[ScalingEvent]:
+    """When the wanted number of replicas changed, newest first."""
+    return ScalingEvent.objects.filter(deployment=deployment).order_by("-at", "-id")
 
 
 def list_routes(organization: Organization) -> QuerySet[Route]:

@@ -13,7 +13,7 @@ from accounts.models import ApiKey, Membership
 from accounts.services import authenticate_api_key
 from accounts.tests.make import make_member, make_organization, make_user
 from console.tests.make import chat_lines, make_node, make_version
-from deployments.models import Deployment
+from deployments.models import Autoscaling, Deployment
 from models_registry.models import RevisionImport
 from models_registry.tests.make import make_revision
 from training.models import Dataset, DatasetVersion, TrainingRun
@@ -163,9 +163,32 @@ def test_a_deployment_is_made_scaled_and_deleted(client: Client, tmp_path: Path)
     deployment.refresh_from_db()
     assert deployment.desired_replicas == 3
     client.post(reverse("console:deployment_scale", args=[deployment.pk]), {"replicas": "-1"})
+    check_autoscaling(client, deployment)
     client.post(reverse("console:deployment_delete", args=[deployment.pk]))
     deployment.refresh_from_db()
     assert deployment.delete_requested_at is not None
+
+
+def check_autoscaling(client: Client, deployment: Deployment) -> None:
+    """Its form on the page keeps what it does not have, and says what is wrong."""
+    page, form = (
+        reverse(f"console:{name}", args=[deployment.pk])
+        for name in ("deployment", "deployment_autoscaling")
+    )
+    assert "Setting it by hand" in client.get(page).content.decode()
+    values = {"min_replicas": "0", "max_replicas": "6", "target_concurrency": "4"}
+    values |= {"scale_down_after_seconds": "60", "idle_seconds": "", "enabled": "on"}
+    client.post(form, values)
+    row = Autoscaling.objects.get()
+    assert (row.enabled, row.min_replicas, row.max_replicas) == (True, 0, 6)
+    assert (row.target_concurrency, row.idle_seconds) == (4.0, None)
+    assert "0 to 6 replicas at this hour" in client.get(page).content.decode()
+    Autoscaling.objects.update(schedule=[{"from": "08:00", "to": "18:00", "min_replicas": 1}])
+    client.post(form, values | {"max_replicas": "7"})
+    row.refresh_from_db()
+    assert (row.max_replicas, len(row.schedule)) == (7, 1)
+    refused = client.post(form, values | {"min_replicas": "9"}, follow=True)
+    assert "The maximum is less than the minimum." in refused.content.decode()
 
 
 def test_an_import_is_asked_for(client: Client) -> None:

@@ -25,6 +25,7 @@ from console.pages import (
     show_live,
 )
 from console.traffic import read_traffic
+from console.views import autoscaling
 from deployments import services, signals
 from deployments.choices import PLACED, TERMINAL, DeploymentStatus, ReplicaStatus
 from deployments.models import Deployment, Replica, ReplicaEvent, RouteTarget
@@ -107,6 +108,7 @@ def deployment_detail(request: ConsoleRequest, deployment_id: UUID) -> HttpRespo
             .order_by("-at", "-id")[:20],
             "names": names,
             "snippet": _snippet(names[0]) if names else "",
+            "autoscaling": autoscaling.panel(request, deployment),
         },
         moving=_is_moving(deployment, live) or (card is not None and card.rollout.is_open),
     )

@@ -2,12 +2,16 @@
 
 from django.urls import URLPattern, URLResolver, path
 
-from deployments.api import load_tests, plans, rollouts, views
+from deployments.api import autoscaling, load_tests, plans, rollouts, views
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("deployments/", views.DeploymentList.as_view()),
     path("deployments/<uuid:deployment_id>/", views.DeploymentDetail.as_view()),
     path("deployments/<uuid:deployment_id>/scale/", views.DeploymentScale.as_view()),
+    path("deployments/<uuid:deployment_id>/autoscaling/", autoscaling.AutoscalingDetail.as_view()),
+    path(
+        "deployments/<uuid:deployment_id>/scaling-events/", autoscaling.ScalingEventList.as_view()
+    ),
     path("deployments/<uuid:deployment_id>/replicas/", views.ReplicaList.as_view()),
     path("deployments/<uuid:deployment_id>/adapters/", views.AdapterList.as_view()),
     path("deployments/<uuid:deployment_id>/events/", views.EventList.as_view()),

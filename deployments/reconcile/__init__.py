@@ -4,7 +4,15 @@ from deployments.adapters import list_out_of_step
 from deployments.reconcile.attaching import attach_adapters, list_attached
 from deployments.reconcile.deploying import list_unsettled, reconcile_deployment
 from deployments.reconcile.placing import list_waiting, place_replica, release_leftovers
-from deployments.reconcile.scaling import Sights, autoscale_all, follow, look, wake
+from deployments.reconcile.scaling import (
+    Outlook,
+    Sights,
+    autoscale_all,
+    follow,
+    get_outlook,
+    look,
+    wake,
+)
 from deployments.reconcile.stepping import (
     break_leases,
     end_with_agent,
@@ -15,12 +23,14 @@ from deployments.reconcile.stepping import (
 )
 
 __all__ = [
+    "Outlook",
     "Sights",
     "attach_adapters",
     "autoscale_all",
     "break_leases",
     "end_with_agent",
     "follow",
+    "get_outlook",
     "is_at_rest",
     "list_attached",
     "list_out_of_step",

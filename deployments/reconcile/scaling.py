@@ -111,6 +111,11 @@ def look(row: Autoscaling, sights: Sights, *, now: datetime) -> Outlook:
     return Outlook(goal=goal, load=load, ready=ready, decision=decision)
 
 
+def get_outlook(row: Autoscaling, *, now: datetime) -> Outlook:
+    """What the present load of one deployment asks for, for people."""
+    return look(row, Sights([row.deployment_id]), now=now)
+
+
 def wake(deployment_id: UUID, *, now: datetime) -> bool:
     """A request waits for a deployment that is asleep: want its first replica. False if it is not
     asleep, or does not scale by itself. An adapter wakes its host."""

@@ -155,6 +155,11 @@ def test_it_sleeps_when_idle_and_wakes_at_once() -> None:
     assert "1 held" in decision.message
 
 
+def test_what_still_ends_on_leaving_replicas_wakes_nobody() -> None:
+    simulation = Simulation(make_goal(min_replicas=0, idle_seconds=60.0), desired=0)
+    assert simulation.look(Load(in_flight=8)).reason == "asleep"
+
+
 def test_a_start_that_takes_longer_than_idleness_is_not_idle() -> None:
     goal = make_goal(min_replicas=0, idle_seconds=20.0)
     simulation = Simulation(goal, start_seconds=100.0, ready_at=[], desired=0)

@@ -23,8 +23,8 @@ import pytest
 
 from agent.engine_host import LocalEngineHost
 from engines import failures, installed
-from engines.host import Seen, ServeSpec
-from engines.tests.make import ROOT, free_port, make_spec
+from engines.host import ADAPTER_ENGINES, Seen, ServeSpec
+from engines.tests.make import ROOT, free_port, make_adapter, make_spec
 
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(900)]
 
@@ -227,26 +227,31 @@ def test_why_it_could_not_start_is_told(
 
 
 def test_its_greedy_answers_are_those_of_the_built_in_engine(
-    host: LocalEngineHost, foreign: Foreign, model: Path
+    host: LocalEngineHost, foreign: Foreign, model: Path, tmp_path: Path
 ) -> None:
-    """Shows that the weights, the tokenizer and the template came over whole."""
-    told = spec_of(foreign, model, dtype="float32")
-    own = spec_of(foreign, model, name="b", engine="transformers", dtype="float32", arguments={})
+    """Shows that weights, tokenizer and template came over whole, and adapters where it has them:
+    those are loaded into both engines by the same requests."""
+    changes: dict[str, Any] = {"dtype": "float32"}
+    names = ["tiny"]
+    if foreign.engine in ADAPTER_ENGINES:
+        make_adapter(tmp_path / "adapter", model)
+        changes |= {"adapter_folders": [str(tmp_path)], "max_adapters": 2}
+        names.append("tuned")
+    told = spec_of(foreign, model, **changes)
+    own = spec_of(foreign, model, name="b", engine="transformers", arguments={}, **changes)
     answers = []
     for spec in (told, own):
         client = started(host, spec)
-        answers.append(
-            [
-                client.chat.completions.create(
-                    model="tiny",
-                    messages=[{"role": "user", "content": note}],
-                    max_tokens=24,
-                    temperature=0,
-                )
-                .choices[0]
-                .message.content
-                for note in NOTES
-            ]
-        )
+        for name in names[1:]:
+            body = {"lora_name": name, "lora_path": str(tmp_path / "adapter")}
+            client.post("/load_lora_adapter", body=body, cast_to=str)
+        answers.append([greedy(client, name, note) for name in names for note in NOTES])
     assert answers[0] == answers[1]
-    assert all(answers[0])
+    assert len(set(answers[0])) == len(answers[0])  # an adapter's are not its base's
+
+
+def greedy(client: openai.OpenAI, name: str, note: str) -> str | None:
+    answer = client.chat.completions.create(
+        model=name, messages=[{"role": "user", "content": note}], max_tokens=24, temperature=0
+    )
+    return answer.choices[0].message.content

@@ -76,7 +76,7 @@ class DeploymentRequest(serializers.Serializer):
     settings = serializers.DictField(
         default=dict,
         help_text="max_context_tokens, max_concurrency, max_waiting, max_adapters, dtype, "
-        "drain_seconds, startup_limit_seconds.",
+        "drain_seconds, startup_limit_seconds, tool_parser, reasoning_parser, engine_arguments.",
     )
     host = serializers.UUIDField(
         default=None,

@@ -1,7 +1,8 @@
 """How much of the waiting prompts a step may read, so that answers being written flow on."""
 
 SHORT_SECONDS = 0.1  # a step may last so long while others are writing
-LONG_SECONDS = 0.6  # ... and so long where as many are reading as are writing
+LONG_SECONDS = 0.6  # ... and so long where more than one is reading for CROWD who are writing
+CROWD = 8
 FEWEST, FIRST, MOST = 64, 512, 8192  # prompt tokens
 WEIGHT = 0.3  # of the newest measurement
 
@@ -9,9 +10,10 @@ WEIGHT = 0.3  # of the newest measurement
 class Pace:
     """Learns from past steps what a prompt token costs, and grants as many as the time allows.
 
-    A step that carries only new tokens of answers takes what it takes; a long prompt beside it
-    may at most double that, or fill the step up to SHORT_SECONDS. Where many prompts wait, few
-    are disturbed and many served by reading faster.
+    A step that carries only new tokens of answers takes what it takes; prompts beside them may
+    double that, or fill the step up to SHORT_SECONDS. Where prompts come in faster than that, half
+    of the answers would end up waiting for theirs to be read, while steps run half empty: then a
+    step may last LONG_SECONDS.
     """
 
     def __init__(self) -> None:
@@ -23,7 +25,7 @@ class Pace:
         """Prompt tokens for a step of so many answers being written and prompts being read."""
         if self._token_seconds is None:
             return int(min(FIRST, self._ceiling))
-        limit = SHORT_SECONDS if writing > reading else LONG_SECONDS
+        limit = LONG_SECONDS if CROWD * reading > writing else SHORT_SECONDS
         seconds = limit
         if writing:
             seconds = max(limit - self._writing_seconds, self._writing_seconds)

@@ -468,7 +468,8 @@ def test_a_runner_that_cannot_repeat_a_step_begins_again(loop, monkeypatch, erro
     """Modules may have taken in half of a step's tokens when it failed."""
     expected = [loop.alone(prompt=LONG[:n], max_tokens=30) for n in (9, 70)]
     monkeypatch.setattr(loop.scheduler._runner, "keeps_blocks", False)
-    inner, spoilt = loop._run, set()
+    inner = loop._run
+    spoilt: set[int] = set()
 
     def run(work):
         if loop.steps == fails_at:

@@ -17,6 +17,8 @@ from deployments.models import (
     LoadTest,
     Replica,
     ReplicaEvent,
+    Rollout,
+    RolloutEvent,
     Route,
     RouteTarget,
     ScalingEvent,
@@ -201,3 +203,26 @@ class LoadTestAdmin(ReadOnly):
     list_filter = ["status", "engine", "organization"]
     search_fields = ["deployment_name", "revision_name", "organization__slug"]
     date_hierarchy = "created_at"
+
+
+class RolloutEventInline(ReadOnlyInline):
+    model = RolloutEvent
+    fields = ["at", "kind", "message"]
+
+
+@admin.register(Rollout)
+class RolloutAdmin(ReadOnly):
+    list_display = [
+        "__str__",
+        "status",
+        "status_reason",
+        "step",
+        "weight",
+        "created_at",
+        "ended_at",
+    ]
+    list_filter = ["status", "status_reason"]
+    list_select_related = ["deployment"]
+    search_fields = ["deployment__name", "message", "requested_by"]
+    date_hierarchy = "created_at"
+    inlines = [RolloutEventInline]

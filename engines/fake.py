@@ -8,6 +8,7 @@ FAKE_TEXT           the answer itself, instead of made-up words
 FAKE_DELAY_SECONDS  between two tokens (0)
 FAKE_START_SECONDS  until it is ready (0)
 FAKE_FAIL           any text: it ends at start with that reason
+FAKE_BREAK_AFTER    how many requests it answers; all later ones get a 500
 """
 
 import asyncio
@@ -40,6 +41,7 @@ class Settings:
     delay_seconds: float = 0.0
     start_seconds: float = 0.0
     failure: str = ""
+    break_after: int | None = None
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> Self:
@@ -50,6 +52,9 @@ class Settings:
                 delay_seconds=float(environment.get("FAKE_DELAY_SECONDS", "0")),
                 start_seconds=float(environment.get("FAKE_START_SECONDS", "0")),
                 failure=environment.get("FAKE_FAIL", ""),
+                break_after=int(broken)
+                if (broken := environment.get("FAKE_BREAK_AFTER"))
+                else None,
             )
         except ValueError as error:
             raise process.CannotServe("bad_environment", f"FAKE_*: {error}") from None
@@ -78,6 +83,7 @@ class FakeBackend:
         )
         self.max_context_tokens = spec.max_context_tokens
         self.status = Status.LOADING
+        self.answered = 0
         self.running = 0
         self.waiting = 0
         self.counts = Counts()
@@ -98,6 +104,9 @@ class FakeBackend:
         await asyncio.Event().wait()
 
     async def generate(self, request: Request) -> Generation:
+        if self._settings.break_after is not None and self.answered >= self._settings.break_after:
+            raise ApiError(500, "It is broken.", kind="server_error", code="fake_break")
+        self.answered += 1
         full = self.running >= self._spec.max_concurrency
         if full and self.waiting >= self._spec.max_waiting:
             raise unavailable("The queue is full.", code="queue_full", retry_after_seconds=1)

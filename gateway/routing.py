@@ -46,7 +46,7 @@ class Router:
         )
         if not usable:
             return None
-        target, replicas = self._by_weight(usable)
+        target, replicas = self._by_weight(_other_variants(usable, route, tried) or usable)
         fewest = min(self._open[replica.id] for replica in replicas)
         idle = [replica for replica in replicas if self._open[replica.id] == fewest]
         return Choice(target, idle[0] if len(idle) == 1 else random.choice(idle))  # noqa: S311
@@ -108,3 +108,13 @@ class Router:
             return usable[0]
         weights = [target.weight for target, _ in usable]
         return random.choices(usable, weights)[0]  # noqa: S311
+
+
+def _other_variants(
+    usable: list[tuple[Target, list[Replica]]], route: Route, tried: Set[str]
+) -> list[tuple[Target, list[Replica]]]:
+    """Where a request was tried on one variant of a deployment that is rolling, the other: what
+    the new one breaks on, the old one may answer."""
+    met = [each for each in route.targets if any(one.id in tried for one in each.replicas)]
+    deployments = {each.deployment_id for each in met}
+    return [pair for pair in usable if pair[0].deployment_id in deployments and pair[0] not in met]

@@ -136,7 +136,7 @@ def test_the_back_office_shows_every_table_and_acts_through_the_services(tmp_pat
     get_user_model().objects.create_superuser("root", "root@example.com", "a-long-password")
     office = Client()
     assert office.login(username="root", password="a-long-password")
-    for table in ("deployment", "replica", "replicaevent", "route"):
+    for table in ("deployment", "replica", "replicaevent", "rollout", "route"):
         assert office.get(f"/admin/deployments/{table}/").status_code == 200
     assert office.get(f"/admin/deployments/deployment/{deployment.pk}/change/").status_code == 200
     assert office.get(f"/admin/deployments/replica/{replica.pk}/change/").status_code == 200

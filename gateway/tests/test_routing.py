@@ -79,3 +79,17 @@ def test_a_replica_that_keeps_failing_is_tried_ever_more_seldom_and_by_one_at_a_
     router.opened(alive.id)
     router.opened(alive.id)
     assert choose(router, route) == dead
+
+
+def test_what_one_variant_of_a_deployment_breaks_on_is_tried_on_the_other():
+    new = [make_replica() for _ in range(5)]
+    old, other = make_replica(), make_replica()
+    route = make_route(
+        ORGANIZATION,
+        make_target(*new, weight=90, deployment_id="rolling"),
+        make_target(old, weight=10, deployment_id="rolling"),
+        make_target(other, weight=100),
+    )
+    seen = {choose(Router(), route, tried={new[0].id}).id for _ in range(50)}
+    assert seen == {old.id}
+    assert choose(Router(), route, tried={new[0].id, old.id}) is not None

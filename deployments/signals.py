@@ -153,10 +153,12 @@ class Window:
 
 @dataclass(slots=True)
 class Now:
-    """What is open at this moment: requests by replica id, held requests by deployment id."""
+    """What is open at this moment: requests by replica id, held requests by deployment id; and
+    for how many seconds replicas that have requests sent nothing to any gateway, by their id."""
 
     in_flight: dict[str, int] = field(default_factory=dict)
     held: dict[str, int] = field(default_factory=dict)
+    silent: dict[str, float] = field(default_factory=dict)
     gateways: int = 0  # processes that told of themselves
 
     def in_flight_on(self, replica_ids: Iterable[UUID | str]) -> int:
@@ -166,13 +168,17 @@ class Now:
         return self.held.get(str(deployment_id), 0)
 
     def encode(self) -> bytes:
-        return orjson.dumps({"in_flight": self.in_flight, "held": self.held})
+        return orjson.dumps({"in_flight": self.in_flight, "held": self.held, "silent": self.silent})
 
     def add_encoded(self, data: bytes) -> None:
         values = orjson.loads(data)
         for mine, theirs in ((self.in_flight, "in_flight"), (self.held, "held")):
             for name, count in values[theirs].items():
                 mine[name] = mine.get(name, 0) + count
+        for replica_id in values["in_flight"]:
+            # a gateway to which it talks knows better than one that it has left waiting
+            seconds = values.get("silent", {}).get(replica_id, 0.0)
+            self.silent[replica_id] = min(seconds, self.silent.get(replica_id, seconds))
         self.gateways += 1
 
 

@@ -59,9 +59,10 @@ def load_test_step(*, load_test_id: str, **_: object) -> None:
 
 @shared_task(name="deployments.autoscale", time_limit=60)
 def autoscale(**_: object) -> None:
-    """Looks at the load of every deployment that scales by itself."""
+    """Looks at what gateways tell: the load of deployments that scale, replicas that fell silent."""
     with locks.only_one("deployments.autoscale") as mine:
         if mine:
+            reconcile.end_silent(now=timezone.now())
             reconcile.autoscale_all(now=timezone.now())
 
 

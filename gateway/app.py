@@ -21,6 +21,7 @@ from gateway.proxy import Inbound, Services, Transfer
 from gateway.routing import Router
 from gateway.signals import Signals
 from gateway.upstream import Pool
+from gateway.watch import Watch, WatchSettings
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ class Gateway:
         limits: Limits | None = None,
         pool: Pool | None = None,
         hold: HoldSettings | None = None,
+        watch: WatchSettings | None = None,
         wake: Callable[[str], None] | None = None,
         max_body_bytes: int = MAX_BODY_BYTES,
     ) -> None:
@@ -54,9 +56,12 @@ class Gateway:
         router = Router()
         self._holding = Holding(directory, router, wake=wake, settings=hold)
         signals.held = self._holding.counts
+        pool = pool or Pool()
+        self._watch = Watch(pool, router, directory, watch)
+        signals.silent = self._watch.silent
         self._services = Services(
             router=router,
-            pool=pool or Pool(),
+            pool=pool,
             meter=meter,
             signals=signals,
             holding=self._holding,
@@ -127,6 +132,7 @@ class Gateway:
             self._services.pool.run(),
             self._services.meter.run(),
             self._services.signals.run(),
+            self._watch.run(),
         )
         self._tasks = [asyncio.ensure_future(loop) for loop in loops]
 

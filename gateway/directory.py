@@ -162,6 +162,16 @@ class Directory:
         routes = self._routes.get(organization_id)
         return routes.get(name) if routes else None
 
+    def find_replica(self, address: tuple[str, int]) -> str | None:
+        """The id of the routed replica that listens there. Looks through all of them."""
+        for routes in self._routes.values():
+            for route in routes.values():
+                for target in route.targets:
+                    for replica in target.replicas:
+                        if (replica.host, replica.port) == address:
+                            return replica.id
+        return None
+
     def list_routes(self, organization_id: str) -> list[Route]:
         routes = self._routes.get(organization_id, {})
         return sorted(routes.values(), key=lambda route: route.name)

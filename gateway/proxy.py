@@ -281,10 +281,15 @@ class Transfer:
 
 
 def _what_to_say(error: upstream.UpstreamError) -> Exception:
-    """A request that may have reached an engine which then fell silent is not sent to another."""
+    """Nothing has come, so another replica may be asked: the first one's work, if any, is lost. One
+    that lives and is only too slow has had all the time that there is: another would be as slow.
+    """
     if isinstance(error, upstream.CannotConnect):
         error_away = errors.unavailable("The engine cannot be reached.", code="engine_away")
         return _Retry(error_away, is_gone=True)
+    if isinstance(error, upstream.Hung):
+        message = "The engine does not answer."
+        return _Retry(errors.unavailable(message, code="engine_hung"), is_gone=True)
     if isinstance(error, upstream.TimedOut):
         return errors.timed_out("The engine did not answer in time.")
     return _Retry(errors.bad_answer("The engine ended before it answered."), is_gone=True)

@@ -35,6 +35,7 @@ class Router:
     def __init__(self) -> None:
         self._open: defaultdict[str, int] = defaultdict(int)
         self._faults: dict[str, Fault] = {}
+        self._hung: set[str] = set()
 
     def choose(self, route: Route, *, tried: Set[str] = frozenset()) -> Choice | None:
         """A replica that was not tried yet, or None. Pair with `opened` and `closed`.
@@ -77,10 +78,17 @@ class Router:
         if self._faults:
             self._faults.pop(replica_id, None)
 
+    def hung(self, replica_id: str) -> None:
+        """It answers nobody: nothing is sent to it until it has `recovered`."""
+        self._hung.add(replica_id)
+
+    def recovered(self, replica_id: str) -> None:
+        self._hung.discard(replica_id)
+
     def _usable(
         self, route: Route, tried: Set[str], *, cool_only: bool
     ) -> list[tuple[Target, list[Replica]]]:
-        hot = self._left_alone() if cool_only else set()
+        hot = self._left_alone() | self._hung if cool_only else self._hung
         usable = []
         for target in route.targets:
             if not target.weight:

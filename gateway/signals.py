@@ -72,12 +72,14 @@ class Flight:
 
 
 class Signals:
-    """`open` before a request is sent, `close` after it; `run` writes. `held` is set by whoever
-    holds requests: a function that tells how many, by deployment id."""
+    """`open` before a request is sent, `close` after it; `run` writes. Others set what they know:
+    `held` tells how many requests wait, by deployment id; `silent` for how many seconds replicas
+    have sent nothing, by their id."""
 
     def __init__(self, redis_url: str) -> None:
         self.gateway = str(uuid4())
         self.held: Callable[[], dict[str, int]] = dict
+        self.silent: Callable[[], dict[str, float]] = dict
         self._redis_url = redis_url
         self._flights: set[Flight] = set()
         self._buckets: dict[int, dict[str, Totals]] = {}
@@ -146,6 +148,7 @@ class Signals:
         now = Now(
             in_flight=dict(Counter(flight.replica_id for flight in self._flights)),
             held=self.held(),
+            silent=self.silent(),
         )
         pipeline.set(now_key(self.gateway), now.encode(), ex=NOW_SECONDS)
         pipeline.zadd(GATEWAYS, {self.gateway: at})

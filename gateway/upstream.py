@@ -6,6 +6,7 @@ request that is given up closes its connection, which is how an engine learns th
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import httptools
@@ -41,14 +42,27 @@ class TimedOut(UpstreamError):
     """The engine was silent for too long."""
 
 
+class Hung(TimedOut):
+    """The engine was found to answer nobody: another may be asked."""
+
+
 class Aborted(UpstreamError):
     """Our side gave the request up."""
+
+
+@dataclass(slots=True)
+class Line:
+    """What all connections to one engine share."""
+
+    address: Address
+    heard_at: float = 0.0  # by the loop's clock: the last byte of any answer
 
 
 class Connection(asyncio.Protocol):
     """One connection to one engine; used by `Exchange` alone."""
 
-    def __init__(self, timeouts: Timeouts, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, line: Line, timeouts: Timeouts, loop: asyncio.AbstractEventLoop) -> None:
+        self.line = line
         self._timeouts = timeouts
         self._loop = loop
         self._transport: asyncio.Transport | None = None
@@ -64,6 +78,7 @@ class Connection(asyncio.Protocol):
         self.is_busy = False
         self.has_answered = False  # any byte of the present answer has come
         self.is_complete = False
+        self.began_at = 0.0
         self.deadline = 0.0
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []
@@ -79,7 +94,8 @@ class Connection(asyncio.Protocol):
             self.close()
             return
         self.has_answered = True
-        self.deadline = self._loop.time() + self._timeouts.idle
+        self.line.heard_at = now = self._loop.time()
+        self.deadline = now + self._timeouts.idle
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
@@ -131,7 +147,8 @@ class Connection(asyncio.Protocol):
         self.is_busy = True
         self.has_answered = self.is_complete = False
         self.status = 0
-        self.deadline = self._loop.time() + self._timeouts.first_byte
+        self.began_at = self._loop.time()
+        self.deadline = self.began_at + self._timeouts.first_byte
         if self._transport is None or not self.is_open:
             raise ConnectionLost("closed while idle")
         self._transport.write(request)
@@ -155,8 +172,12 @@ class Connection(asyncio.Protocol):
 
     def check(self, now: float) -> None:
         """Fail if the engine has been silent for too long. Waiting for our client does not count."""
-        if self.is_busy and not self.is_complete and not self._is_paused and now > self.deadline:
+        if self.is_waited_for() and now > self.deadline:
             self.fail(TimedOut("the engine was silent for too long"))
+
+    def is_waited_for(self) -> bool:
+        """Whether the engine owes us something, and we would take it."""
+        return self.is_busy and not self.is_complete and not self._is_paused
 
     def fail(self, error: UpstreamError) -> None:
         self._error = self._error or error
@@ -254,6 +275,7 @@ class Pool:
         self._timeouts = timeouts or Timeouts()
         self._idle: dict[Address, list[tuple[float, Connection]]] = defaultdict(list)
         self._busy: set[Connection] = set()
+        self._lines: dict[Address, Line] = {}
 
     def exchange(self, address: Address) -> Exchange:
         return Exchange(self, address)
@@ -270,10 +292,11 @@ class Pool:
 
     async def connect(self, address: Address) -> Connection:
         loop = asyncio.get_running_loop()
+        line = self._lines.setdefault(address, Line(address))
         try:
             async with asyncio.timeout(self._timeouts.connect):
                 _, connection = await loop.create_connection(
-                    lambda: Connection(self._timeouts, loop), *address
+                    lambda: Connection(line, self._timeouts, loop), *address
                 )
         except (OSError, TimeoutError) as error:
             raise CannotConnect(f"{address[0]}:{address[1]}: {error!r}") from error
@@ -288,6 +311,26 @@ class Pool:
             idle.append((asyncio.get_running_loop().time(), connection))
         else:
             connection.close()
+
+    def silences(self) -> dict[Address, float]:
+        """For how many seconds each engine that has open requests has sent nothing at all. Answers
+        that wait for our clients to take them do not count."""
+        now = asyncio.get_running_loop().time()
+        oldest: dict[Address, float] = {}
+        for connection in self._busy:
+            if connection.is_waited_for():
+                address, began_at = connection.line.address, connection.began_at
+                oldest[address] = min(began_at, oldest.get(address, now))
+        return {
+            address: now - max(began_at, self._lines[address].heard_at)
+            for address, began_at in oldest.items()
+        }
+
+    def fail_unanswered(self, address: Address, error: Callable[[], UpstreamError]) -> None:
+        """Give up the requests on an engine of whose answers nothing has come."""
+        for connection in list(self._busy):
+            if connection.line.address == address and not connection.has_answered:
+                connection.fail(error())
 
     async def run(self) -> None:
         """Look after time-outs until cancelled, then close everything."""
@@ -323,6 +366,9 @@ class Pool:
                 idle[:] = kept
             else:
                 del self._idle[address]
+        in_use = {connection.line.address for connection in self._busy} | self._idle.keys()
+        for address in self._lines.keys() - in_use:
+            del self._lines[address]
 
 
 def build_request(*, path: str, host: Address, token: str, request_id: str, body: bytes) -> bytes:

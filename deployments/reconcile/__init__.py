@@ -13,6 +13,7 @@ from deployments.reconcile.scaling import (
     look,
     wake,
 )
+from deployments.reconcile.silence import end_silent
 from deployments.reconcile.stepping import (
     break_leases,
     end_with_agent,
@@ -28,6 +29,7 @@ __all__ = [
     "attach_adapters",
     "autoscale_all",
     "break_leases",
+    "end_silent",
     "end_with_agent",
     "follow",
     "get_outlook",

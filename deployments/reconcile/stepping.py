@@ -28,6 +28,7 @@ UNROUTE = timedelta(seconds=1)  # what gateways get to hear that a replica drain
 FAULTS = {
     "startup_limit": "The engine was not ready within its time limit.",
     "engine_unhealthy": "The engine lives and does not answer.",
+    "engine_silent": "The engine says that it is well and answers no request.",
 }
 
 

@@ -37,9 +37,13 @@ def scale_by_load(deployment: Deployment, **values: Any) -> Autoscaling:
     )
 
 
-def tell(in_flight: dict[str, int] | None = None, held: dict[str, int] | None = None) -> None:
+def tell(
+    in_flight: dict[str, int] | None = None,
+    held: dict[str, int] | None = None,
+    silent: dict[str, float] | None = None,
+) -> None:
     """As a gateway does every second."""
-    open_now = signals.Now(in_flight=in_flight or {}, held=held or {})
+    open_now = signals.Now(in_flight=in_flight or {}, held=held or {}, silent=silent or {})
     client = redis.Redis.from_url(django_settings.REDIS_URL)
     at = datetime.now(UTC).timestamp()
     client.zadd(signals.GATEWAYS, {"gateway": at})
@@ -220,3 +224,19 @@ def test_gateways_are_told_whether_a_replica_may_be_waited_for(
     Deployment.objects.update(desired_replicas=desired, status=status, status_reason=reason)
     ((target,),) = (route.targets for route in selectors.get_routing_table())
     assert (target.scales, target.is_asleep, target.is_coming) == told
+
+
+def test_a_replica_that_is_silent_for_too_long_is_replaced(deployment: Deployment) -> None:
+    silent, slow = (make_replica(deployment, status=ReplicaStatus.READY) for _ in range(2))
+    ids = {str(silent.pk): 1, str(slow.pk): 1}
+    tell(in_flight=ids, silent={str(silent.pk): 301.0, str(slow.pk): 120.0})
+    assert reconcile.end_silent(now=NOW) == 1
+    assert reconcile.end_silent(now=NOW) == 0
+    silent.refresh_from_db()
+    slow.refresh_from_db()
+    assert (silent.status, silent.status_reason) == ("draining", "engine_silent")
+    assert silent.drain_deadline_at > NOW
+    assert slow.status == "ready"
+    reconcile.reconcile_deployment(deployment.pk, now=NOW)
+    deployment.refresh_from_db()
+    assert deployment.failures == 1

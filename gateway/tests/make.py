@@ -25,6 +25,7 @@ from gateway.metering import Meter
 from gateway.signals import Signals
 from gateway.source import DatabaseSource
 from gateway.upstream import Pool, Timeouts
+from gateway.watch import WatchSettings
 from usage import stream
 
 
@@ -90,6 +91,7 @@ class RunningGateway:
         limits: LimitSettings | None = None,
         timeouts: Timeouts | None = None,
         hold: HoldSettings | None = None,
+        watch: WatchSettings | None = None,
     ) -> None:
         self.woken: list[str] = []  # deployments that control was told to wake
         self.source = Routes()
@@ -102,6 +104,7 @@ class RunningGateway:
             limits=Limits(limits),
             pool=Pool(timeouts),
             hold=hold,
+            watch=watch,
             wake=self.woken.append,
         )
         self.port = free_port()

@@ -34,6 +34,7 @@ class Delta:
     prompt_seconds: float | None = None  # reading the prompt, after the queue; likewise
     logprobs: Sequence[TokenLogprob] = ()
     finish_reason: str | None = None
+    error: ApiError | None = None  # the reason is "error": the whole answer fails
 
 
 @dataclass(slots=True)
@@ -70,6 +71,9 @@ class Generation:
 
     def feed(self, delta: Delta) -> None:
         """Adds what came. Ignored once cancelled."""
+        if delta.error is not None:
+            self.fail(delta.error)
+            return
         self._deltas.append(delta)
         self._news.set()
 

@@ -1,17 +1,24 @@
 """One choice on its way from prompt to last token."""
 
+import logging
 import time
 from dataclasses import replace
 from typing import Any
 
 from engines.backend import Delta
 from engines.builtin.blocks import extend_keys
+from engines.builtin.constraint import Constraint
 from engines.builtin.detokenizer import Detokenizer, StopFinder
 from engines.builtin.lora import Adapter
 from engines.builtin.sampling import Chosen, Sampler
 from engines.builtin.text import Text
+from engines.protocol.errors import failed
 from engines.protocol.requests import Sampling
 from engines.protocol.responses import TokenLogprob
+
+TOO_COMPLEX = "The format that was asked for became too complex to follow."
+
+logger = logging.getLogger(__name__)
 
 
 class Answer:
@@ -35,6 +42,7 @@ class Answer:
         priority: int = 0,
         adapter: Adapter | None = None,
         prefix: str = "",
+        constraint: Constraint | None = None,
     ) -> None:
         self._prefix = prefix  # said before anything that is written
         self.adapter = adapter  # whose words these are; None: the base's own
@@ -55,10 +63,13 @@ class Answer:
         extend_keys(self.keys, prompt, salt=self.salt)
         self.remembered = 0  # blocks that others may find
         self.cached_tokens = 0  # of the prompt, which somebody else had read
-        self.sampler = Sampler(rules, prompt=prompt, choice=choice)
         self._eos_tokens = frozenset(rules.stop_token_ids)
-        if not rules.ignore_eos:
+        if constraint is not None or not rules.ignore_eos:
             self._eos_tokens |= eos_tokens
+        self._constraint = constraint
+        self.sampler = Sampler(
+            rules, prompt=prompt, choice=choice, ends=self._eos_tokens, constraint=constraint
+        )
         self._text = text
         self._detokenizer = Detokenizer()
         self._stops = StopFinder(rules.stop, keeps=rules.include_stop)
@@ -96,6 +107,12 @@ class Answer:
         text, stopped = self._stops.push(self._detokenizer.push(self._text.raw(chosen.token)))
         reason = None
         if stopped:
+            reason = "stop"
+        elif self._constraint is not None and (problem := self._constraint.failure):
+            logger.warning("an answer's grammar cannot be followed: %s", problem)
+            return Delta(self.index, finish_reason="error", error=failed(TOO_COMPLEX))
+        elif self._constraint is not None and self._constraint.is_complete:
+            text += self._stops.rest()
             reason = "stop"
         elif len(self.tokens) >= self.end:
             text += self._stops.rest()

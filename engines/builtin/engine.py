@@ -13,6 +13,8 @@ import torch
 from engines.builtin.answer import Answer
 from engines.builtin.blocks import BLOCK_TOKENS, Blocks, blocks_for
 from engines.builtin.cache import BlockCache
+from engines.builtin.constraint import Constraint, Grammars
+from engines.builtin.grammar import grammar_for
 from engines.builtin.kernels.decoder import CompiledDecoder
 from engines.builtin.kernels.packed import packing
 from engines.builtin.kernels.runner import CompiledRunner, kernels_for
@@ -58,6 +60,7 @@ class Engine:
     scheduler: Scheduler
     defaults: Sampling
     dialect: Dialect
+    grammars: Grammars
     eos_tokens: frozenset[int]
     context: int  # tokens of prompt and answer together
     vocabulary: int
@@ -72,9 +75,13 @@ class Engine:
         Raises ApiError if a prompt does not fit or cannot be read.
         """
         rules = request.sampling
-        for token in rules.logit_bias:
-            if token >= self.vocabulary:
-                raise invalid("logit_bias", f"'logit_bias' has {token}, which is no token id.")
+        for param, ids in (
+            ("logit_bias", rules.logit_bias),
+            ("stop_token_ids", rules.stop_token_ids),
+        ):
+            for token in ids:
+                if token >= self.vocabulary:
+                    raise invalid(param, f"'{param}' has {token}, which is no token id.")
         prompts = self._prompts(request)
         param = "messages" if request.is_chat else "prompt"
         answers: list[Answer] = []
@@ -94,10 +101,19 @@ class Engine:
                     priority=request.priority,
                     adapter=adapter,
                     prefix=prefix,
+                    constraint=self._constraint(request, prompt),
                 )
                 for choice in range(request.choices)
             ]
         return answers, sum(len(prompt) for prompt in prompts)
+
+    def _constraint(self, request: Request, prompt: list[int]) -> Constraint | None:
+        in_thought = request.is_chat and self.text.opens_thought(prompt)
+        grammar = grammar_for(request, self.dialect, in_thought=in_thought)
+        if grammar is None:
+            return None
+        param = request.structure.param if request.structure else "tools"
+        return self.grammars.constraint(grammar, param=param)
 
     def _prompts(self, request: Request) -> list[list[int]]:
         if request.is_chat:
@@ -154,6 +170,7 @@ def load(spec: ServeSpec, *, publish: Callable[[News], None]) -> Engine:
         model.blocks * BLOCK_TOKENS,
         model.context,
     )
+    eos_tokens = eos_tokens | text.eos_tokens or model.shape.eos_tokens
     return Engine(
         text=text,
         scheduler=Scheduler(
@@ -163,7 +180,8 @@ def load(spec: ServeSpec, *, publish: Callable[[News], None]) -> Engine:
         dialect=find_dialect(
             text.chat_template, tools=spec.tool_parser, reasoning=spec.reasoning_parser
         ),
-        eos_tokens=eos_tokens | text.eos_tokens or model.shape.eos_tokens,
+        grammars=Grammars(text, vocabulary=model.shape.vocabulary, eos_tokens=sorted(eos_tokens)),
+        eos_tokens=eos_tokens,
         context=model.context,
         vocabulary=model.shape.vocabulary,
         fingerprint=f"builtin-torch-{torch.__version__}-{str(model.dtype).removeprefix('torch.')}",

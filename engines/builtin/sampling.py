@@ -1,21 +1,27 @@
 """From logits to tokens: each sequence by its own rules and its own dice.
 
-Order: logprobs from the raw logits; then bias and penalties, temperature, top_k, top_p over what
-top_k left, min_p; then one draw. A draw takes one random number from the sequence's own seeded
-generator, so a seeded answer does not depend on who shares the batch (but for the rounding of
-the logits themselves, which in 16-bit types may differ with the batch's size).
+Order: logprobs from the raw logits; then penalties, bias and the grammar's mask, temperature,
+top_k, top_p over what top_k left, min_p; then one draw. A draw takes one random number from the
+sequence's own seeded generator, so a seeded answer does not depend on who shares the batch (but
+for the rounding of the logits themselves, which in 16-bit types may differ with the batch's size).
+
+Rows that want nothing but the best token never leave the type they came in.
 """
 
 import random
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from engines.builtin.constraint import Constraint
 from engines.protocol.requests import Sampling
 
-CANDIDATES = 1024  # looked at before sorting a whole vocabulary for top_p or min_p alone
+CANDIDATES = (256, 4096)  # looked at, in turn, before sorting a whole row for top_p or min_p alone
+BLOCK = 64  # of a row: the best of each shows where the best of all are
+STRIDE = 128  # of a row: sums of these are searched before single tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,43 +36,51 @@ class Chosen:
 class Sampler:
     """One sequence's rules and what it needs to remember to apply them."""
 
-    def __init__(self, rules: Sampling, *, prompt: Sequence[int], choice: int) -> None:
+    def __init__(
+        self,
+        rules: Sampling,
+        *,
+        prompt: Sequence[int],
+        choice: int,
+        ends: Collection[int] = (),
+        constraint: Constraint | None = None,
+    ) -> None:
+        """`ends` are the tokens that end the answer, which `min_tokens` holds back. A constraint
+        knows better when an answer may end: with one, `min_tokens` does nothing."""
         self.rules = rules
+        self.constraint = constraint
         # Choices of one seeded request must differ, and be the same when asked again.
         self._dice = random.Random(None if rules.seed is None else f"{rules.seed}/{choice}")  # noqa: S311
         self._drawn: float | None = None
-        self._counts: Counter[int] = Counter()
-        self._prompt = frozenset(prompt) if rules.repetition_penalty != 1.0 else frozenset()
         penalties = rules.presence_penalty or rules.frequency_penalty
-        self._penalizes = bool(penalties) or rules.repetition_penalty != 1.0
+        penalizes = bool(penalties) or rules.repetition_penalty != 1.0
+        seen = set(prompt) if rules.repetition_penalty != 1.0 else ()
+        self.tally = _Tally(seen) if penalizes else None
+        self._bias = _Bias(rules.logit_bias) if rules.logit_bias else None
+        self._ends = _Bias(dict.fromkeys(ends, -np.inf)) if ends and not constraint else None
+        self._to_write = rules.min_tokens  # before it may end
 
     @property
     def is_greedy(self) -> bool:
         return self.rules.temperature < 1e-5
 
     @property
-    def adjusts(self) -> bool:
-        return self._penalizes or bool(self.rules.logit_bias)
+    def is_plain(self) -> bool:
+        """It wants the best token and nothing else."""
+        return (
+            self.is_greedy
+            and self.rules.logprobs is None
+            and self.tally is None
+            and self.constraint is None
+            and next(iter(self.biases()), None) is None
+        )
 
-    def adjust(self, row: torch.Tensor) -> None:
-        """Applies penalties and bias to one row of logits, in place."""
-        rules = self.rules
-        if rules.repetition_penalty != 1.0 and (seen := self._prompt | self._counts.keys()):
-            ids = torch.tensor(list(seen), device=row.device)
-            values = row[ids]
-            smaller = torch.where(
-                values > 0, values / rules.repetition_penalty, values * rules.repetition_penalty
-            )
-            row[ids] = smaller
-        if self._counts and (rules.presence_penalty or rules.frequency_penalty):
-            ids = torch.tensor(list(self._counts), device=row.device)
-            counts = torch.tensor(list(self._counts.values()), dtype=row.dtype, device=row.device)
-            row[ids] -= rules.presence_penalty + rules.frequency_penalty * counts
-        if rules.logit_bias:
-            ids = torch.tensor(list(rules.logit_bias), device=row.device)
-            row[ids] += torch.tensor(
-                list(rules.logit_bias.values()), dtype=row.dtype, device=row.device
-            )
+    def biases(self) -> "Iterable[_Bias]":
+        """What is added to its logits this time."""
+        if self._bias is not None:
+            yield self._bias
+        if self._to_write > 0 and self._ends is not None:
+            yield self._ends
 
     def draw(self) -> float:
         """The random number for the coming token, in [0, 1); the same until it is seen."""
@@ -76,119 +90,228 @@ class Sampler:
 
     def saw(self, token: int) -> None:
         self._drawn = None
-        if self._penalizes:
-            self._counts[token] += 1
+        self._to_write -= 1
+        if self.tally is not None:
+            self.tally.add(token)
+        if self.constraint is not None:
+            self.constraint.take(token)
+
+
+class _Bias:
+    """Numbers to add to some tokens' logits."""
+
+    def __init__(self, values: Mapping[int, float]) -> None:
+        self.ids = np.fromiter(values.keys(), dtype=np.int64, count=len(values))
+        self.values = np.fromiter(values.values(), dtype=np.float32, count=len(values))
+
+
+class _Tally:
+    """How often each token was written; those only read count as none."""
+
+    def __init__(self, read: Collection[int]) -> None:
+        self._places = {token: place for place, token in enumerate(read)}
+        room = 2 * len(self._places) + 64
+        self._ids = np.zeros(room, dtype=np.int64)
+        self._ids[: len(self._places)] = list(self._places)
+        self._counts = np.zeros(room, dtype=np.float32)
+
+    def add(self, token: int) -> None:
+        place = self._places.setdefault(token, len(self._places))
+        if place == len(self._ids):
+            self._ids = np.concatenate([self._ids, np.zeros_like(self._ids)])
+            self._counts = np.concatenate([self._counts, np.zeros_like(self._counts)])
+        self._ids[place] = token
+        self._counts[place] += 1
+
+    @property
+    def ids(self) -> NDArray[np.int64]:
+        return self._ids[: len(self._places)]
+
+    @property
+    def counts(self) -> NDArray[np.float32]:
+        return self._counts[: len(self._places)]
 
 
 def choose(logits: torch.Tensor, samplers: Sequence[Sampler]) -> list[Chosen]:
-    """One token for each row of float32 [rows, vocabulary]; the logits are used up."""
+    """One token for each row of [rows, vocabulary], of any floating type; the logits are used up."""
     with torch.inference_mode():
-        return _choose(logits, samplers)
-
-
-def _choose(logits: torch.Tensor, samplers: Sequence[Sampler]) -> list[Chosen]:
-    wanting = [i for i, each in enumerate(samplers) if each.rules.logprobs is not None]
-    raw = torch.log_softmax(logits[wanting], dim=-1) if wanting else None
-    for index, sampler in enumerate(samplers):
-        if sampler.adjusts:
-            sampler.adjust(logits[index])
-    tokens: list[int]
-    if all(sampler.is_greedy for sampler in samplers):
-        tokens = logits.max(dim=-1).indices.tolist()
-    else:
-        tokens = _sample(logits, samplers)
-    for token, sampler in zip(tokens, samplers, strict=True):
-        sampler.saw(token)
-    chosen = [Chosen(token) for token in tokens]
-    if raw is not None:
-        for row, index in enumerate(wanting):
-            chosen[index] = _explained(raw[row], tokens[index], samplers[index].rules.logprobs or 0)
+        rich = [row for row, each in enumerate(samplers) if not each.is_plain]
+        if not rich:
+            chosen = [Chosen(token) for token in logits.max(dim=-1).indices.tolist()]
+        elif len(rich) == len(samplers):
+            chosen = _choose(logits.float(), samplers)
+        else:
+            own = _choose(logits[rich].float(), [samplers[row] for row in rich])
+            chosen = [Chosen(token) for token in logits.max(dim=-1).indices.tolist()]
+            for row, each in zip(rich, own, strict=True):
+                chosen[row] = each
+    for each, sampler in zip(chosen, samplers, strict=True):
+        sampler.saw(each.token)
     return chosen
 
 
-def _explained(row: torch.Tensor, token: int, alternatives: int) -> Chosen:
-    if not alternatives:
-        return Chosen(token, float(row[token]))
-    values, ids = row.topk(min(alternatives, len(row)))
-    pairs = tuple(zip(ids.tolist(), values.tolist(), strict=True))
-    return Chosen(token, float(row[token]), pairs)
+def _choose(logits: torch.Tensor, samplers: Sequence[Sampler]) -> list[Chosen]:
+    wanting = [row for row, each in enumerate(samplers) if each.rules.logprobs is not None]
+    raw = torch.log_softmax(logits[wanting], dim=-1) if wanting else None
+    _penalize(logits, samplers)
+    _add_bias(logits, samplers)
+    _mask(logits, samplers)
+    tokens = _sample(logits, samplers)
+    chosen = [Chosen(token) for token in tokens]
+    if raw is not None:
+        explained = _explain(
+            raw,
+            [tokens[row] for row in wanting],
+            [samplers[row].rules.logprobs or 0 for row in wanting],
+        )
+        for row, each in zip(wanting, explained, strict=True):
+            chosen[row] = each
+    return chosen
+
+
+def _penalize(logits: torch.Tensor, samplers: Sequence[Sampler]) -> None:
+    """Repetition first, over what was read and written; then presence and frequency."""
+    own = [(row, each.tally, each.rules) for row, each in enumerate(samplers) if each.tally]
+    sizes = [len(tally.ids) for _, tally, _ in own]
+    if not sum(sizes):
+        return
+
+    def spread(values: Sequence[float]) -> torch.Tensor:
+        column = np.repeat(np.asarray(values, dtype=np.float32), sizes)
+        return torch.from_numpy(column).to(logits.device)
+
+    rows = torch.from_numpy(np.repeat([row for row, _, _ in own], sizes)).to(logits.device)
+    ids = torch.from_numpy(np.concatenate([tally.ids for _, tally, _ in own])).to(logits.device)
+    counts = np.concatenate([tally.counts for _, tally, _ in own])
+    written = torch.from_numpy(counts).to(logits.device)
+    repetition = spread([rules.repetition_penalty for _, _, rules in own])
+    presence = spread([rules.presence_penalty for _, _, rules in own])
+    frequency = spread([rules.frequency_penalty for _, _, rules in own])
+    values = logits[rows, ids]
+    values = torch.where(values > 0, values / repetition, values * repetition)
+    logits[rows, ids] = values - presence * (written > 0) - frequency * written
+
+
+def _add_bias(logits: torch.Tensor, samplers: Sequence[Sampler]) -> None:
+    own = [(row, bias) for row, each in enumerate(samplers) for bias in each.biases()]
+    if not own:
+        return
+    sizes = [len(bias.ids) for _, bias in own]
+    rows = torch.from_numpy(np.repeat([row for row, _ in own], sizes)).to(logits.device)
+    ids = torch.from_numpy(np.concatenate([bias.ids for _, bias in own])).to(logits.device)
+    values = torch.from_numpy(np.concatenate([bias.values for _, bias in own]))
+    logits.index_put_((rows, ids), values.to(logits.device), accumulate=True)
+
+
+def _mask(logits: torch.Tensor, samplers: Sequence[Sampler]) -> None:
+    """Leaves each constrained row the tokens that its grammar allows."""
+    own = [(row, each.constraint) for row, each in enumerate(samplers) if each.constraint]
+    if not own:
+        return
+    vocabulary = logits.shape[-1]
+    words = np.zeros((len(own), (vocabulary + 31) // 32), dtype=np.int32)
+    for place, (_, constraint) in enumerate(own):
+        constraint.fill(words[place])
+    allowed = np.unpackbits(words.view(np.uint8), axis=1, bitorder="little")[:, :vocabulary]
+    forbidden = torch.from_numpy(allowed == 0).to(logits.device)
+    rows = [row for row, _ in own]
+    logits[rows] = logits[rows].masked_fill_(forbidden, -torch.inf)
+
+
+def _explain(raw: torch.Tensor, tokens: Sequence[int], alternatives: Sequence[int]) -> list[Chosen]:
+    picked = raw.gather(1, torch.tensor(tokens, device=raw.device)[:, None])[:, 0].tolist()
+    most = min(max(alternatives), raw.shape[-1])
+    if not most:
+        return [Chosen(token, logprob) for token, logprob in zip(tokens, picked, strict=True)]
+    values, ids = _largest(raw, most)
+    pairs = [
+        list(zip(*row, strict=True)) for row in zip(ids.tolist(), values.tolist(), strict=True)
+    ]
+    return [
+        Chosen(token, logprob, tuple(best[:count]))
+        for token, logprob, best, count in zip(tokens, picked, pairs, alternatives, strict=True)
+    ]
 
 
 def _sample(logits: torch.Tensor, samplers: Sequence[Sampler]) -> list[int]:
     """Rows are dealt by kind: the best token, any token, or one of the likeliest."""
-    tokens = [0] * len(samplers)
-    greedy, free, cut = [], [], []
-    for index, sampler in enumerate(samplers):
+    greedy, free = [], []
+    cut: dict[int, list[int]] = {}  # by top_k, that no row's candidates depend on its neighbours
+    for row, sampler in enumerate(samplers):
         rules = sampler.rules
         if sampler.is_greedy:
-            greedy.append(index)
+            greedy.append(row)
         elif rules.top_k or rules.top_p < 1 or rules.min_p:
-            cut.append(index)
+            cut.setdefault(rules.top_k, []).append(row)
         else:
-            free.append(index)
+            free.append(row)
+    tokens = [0] * len(samplers)
+
+    def deal(rows: list[int], picks: list[int]) -> None:
+        for row, token in zip(rows, picks, strict=True):
+            tokens[row] = token
+
     if greedy:
-        best = logits[greedy].max(dim=-1).indices.tolist()
-        for index, token in zip(greedy, best, strict=True):
-            tokens[index] = token
+        deal(greedy, _rows(logits, greedy).max(dim=-1).indices.tolist())
     if free:
-        own = [samplers[index] for index in free]
-        weights = torch.softmax(_scaled(logits[free], own), dim=-1)
-        picks = _pick(weights, [each.draw() for each in own])
-        for index, token in zip(free, picks.tolist(), strict=True):
-            tokens[index] = token
-    if cut:
-        own = [samplers[index] for index in cut]
+        own = [samplers[row] for row in free]
+        weights = torch.softmax(_scaled(_rows(logits, free), own), dim=-1)
+        deal(free, _pick_anywhere(weights, [each.draw() for each in own]).tolist())
+    for top_k, rows in cut.items():
+        own = [samplers[row] for row in rows]
         draws = [each.draw() for each in own]
-        for index, token in zip(cut, _sample_cut(logits[cut], own, draws), strict=True):
-            tokens[index] = token
+        scaled = _scaled(_rows(logits, rows), own)
+        deal(rows, _sample_cut(scaled, own, draws, top_k=top_k))
     return tokens
 
 
+def _rows(logits: torch.Tensor, rows: list[int]) -> torch.Tensor:
+    return logits if len(rows) == len(logits) else logits[rows]
+
+
 def _sample_cut(
-    logits: torch.Tensor, samplers: Sequence[Sampler], draws: Sequence[float]
+    scaled: torch.Tensor, samplers: Sequence[Sampler], draws: Sequence[float], *, top_k: int
 ) -> list[int]:
-    """Draws among the likeliest tokens; sorts a whole row only if its first ones do not suffice."""
-    vocabulary = logits.shape[-1]
-    scaled = _scaled(logits, samplers)
-    reach = max(each.rules.top_k or CANDIDATES for each in samplers)
-    reach = min(reach, vocabulary)
-    values, ids = scaled.topk(reach)
-    kept, enough = _kept(values, scaled, samplers, reach == vocabulary)
-    picks = _pick(kept, draws)
-    tokens: list[int] = ids.gather(1, picks[:, None])[:, 0].tolist()
-    for row in [row for row, whole in enumerate(enough) if not whole]:
-        one = slice(row, row + 1)
-        values, order = scaled[one].sort(dim=-1, descending=True)
-        kept, _ = _kept(values, scaled[one], samplers[one], True)
-        tokens[row] = int(order[0, _pick(kept, draws[one])[0]])
+    """Draws among the likeliest tokens; looks at more of a row only if its first do not suffice."""
+    vocabulary = scaled.shape[-1]
+    tokens = [0] * len(samplers)
+    left = list(range(len(samplers)))
+    for reach in [top_k] if top_k else [*CANDIDATES, vocabulary]:
+        values, ids = _largest(scaled[left], min(reach, vocabulary))
+        own = [samplers[row] for row in left]
+        kept, certain = _kept(values, scaled[left], own)
+        picks = _pick(kept, [draws[row] for row in left])
+        found = ids.gather(1, picks[:, None])[:, 0].tolist()
+        for row, token in zip(left, found, strict=True):
+            tokens[row] = token  # of a row that is looked at again, only the last counts
+        left = [row for row, enough in zip(left, certain, strict=True) if not enough]
+        if not left:
+            break
     return tokens
 
 
 def _kept(
-    values: torch.Tensor, scaled: torch.Tensor, samplers: Sequence[Sampler], whole: bool
+    values: torch.Tensor, scaled: torch.Tensor, samplers: Sequence[Sampler]
 ) -> tuple[torch.Tensor, list[bool]]:
     """Weights of the candidates (sorted, best first) that survive; and which rows are certain.
 
-    A row is not certain if a token beyond its candidates might have survived too.
+    A row is not certain if a token beyond its candidates might have survived too. Candidates of
+    rows with a top_k are all that they may choose from.
     """
 
     def column(numbers: Sequence[float]) -> torch.Tensor:
         return torch.tensor(numbers, dtype=values.dtype, device=values.device)[:, None]
 
-    reach = values.shape[-1]
-    top_k = column([each.rules.top_k or scaled.shape[-1] for each in samplers])
+    is_all = bool(samplers[0].rules.top_k) or values.shape[-1] == scaled.shape[-1]
+    total = (values if is_all else scaled).logsumexp(dim=-1, keepdim=True)
+    weights = (values - total).exp()
     top_p = column([each.rules.top_p for each in samplers])
     min_p = column([each.rules.min_p for each in samplers])
-    within = torch.arange(reach, device=values.device) < top_k
-    everything = scaled.logsumexp(dim=-1, keepdim=True)
-    among_k = values.masked_fill(~within, -torch.inf).logsumexp(dim=-1, keepdim=True)
-    limited = column([float(each.rules.top_k > 0) for each in samplers]) > 0
-    weights = (values - torch.where(limited, among_k, everything)).exp()
     reached = weights.cumsum(dim=-1)
-    survive = within & (reached - weights < top_p) & (weights >= min_p * weights[:, :1])
+    survive = (reached - weights < top_p) & (weights >= min_p * weights[:, :1])
     survive[:, 0] = True
-    certain = (~survive[:, -1:] | limited).flatten().tolist()
-    return weights * survive, [whole or each for each in certain]
+    certain = [True] * len(samplers) if is_all else (~survive[:, -1]).tolist()
+    return weights * survive, certain
 
 
 def _scaled(logits: torch.Tensor, samplers: Sequence[Sampler]) -> torch.Tensor:
@@ -198,9 +321,47 @@ def _scaled(logits: torch.Tensor, samplers: Sequence[Sampler]) -> torch.Tensor:
     return logits / temperatures[:, None]
 
 
+def _largest(values: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Like `topk`, several times faster for few of many: they lie in the blocks of the largest."""
+    rows, width = values.shape
+    if width % BLOCK or count * BLOCK * 4 > width:
+        found = values.topk(count)
+        return found.values, found.indices
+    blocks = values.view(rows, -1, BLOCK)
+    best = blocks.amax(dim=-1).topk(count).indices
+    candidates = blocks.gather(1, best[..., None].expand(-1, -1, BLOCK)).flatten(1)
+    found = candidates.topk(count)
+    return found.values, best.gather(1, found.indices // BLOCK) * BLOCK + found.indices % BLOCK
+
+
+def _pick_anywhere(weights: torch.Tensor, draws: Sequence[float]) -> torch.Tensor:
+    """As `_pick`, for whole rows: first the stretch where the draw falls, then the column in it."""
+    rows, width = weights.shape
+    if width % STRIDE:
+        return _pick(weights, draws)
+    stretches = weights.view(rows, -1, STRIDE)
+    sums = stretches.sum(dim=-1, dtype=torch.float64)
+    marks = _marks(sums, draws)
+    stretch = _pick_marked(sums, marks)
+    before = sums.cumsum(dim=-1).gather(1, stretch) - sums.gather(1, stretch)
+    inside = stretches.gather(1, stretch[..., None].expand(-1, -1, STRIDE))[:, 0].double()
+    return (stretch * STRIDE + _pick_marked(inside, (marks - before).clamp_(min=0)))[:, 0]
+
+
 def _pick(weights: torch.Tensor, draws: Sequence[float]) -> torch.Tensor:
     """For each row, the column where its draw falls among the weights."""
-    reached = weights.double().cumsum(dim=-1)
-    marks = torch.tensor(draws, dtype=torch.float64, device=weights.device)
-    marks = (marks * reached[:, -1])[:, None]
-    return torch.searchsorted(reached, marks, right=True)[:, 0].clamp_(max=weights.shape[-1] - 1)
+    weights = weights.double()
+    return _pick_marked(weights, _marks(weights, draws))[:, 0]
+
+
+def _marks(weights: torch.Tensor, draws: Sequence[float]) -> torch.Tensor:
+    marks = torch.tensor(draws, dtype=torch.float64, device=weights.device)[:, None]
+    return marks * weights.sum(dim=-1, keepdim=True)
+
+
+def _pick_marked(weights: torch.Tensor, marks: torch.Tensor) -> torch.Tensor:
+    """The first column whose end is past the mark, and that weighs something: [rows, 1]."""
+    reached = weights.cumsum(dim=-1)
+    place = torch.searchsorted(reached, marks, right=True)
+    last = (weights > 0).long().cumsum(dim=-1).argmax(dim=-1, keepdim=True)
+    return torch.minimum(place, last)

@@ -45,6 +45,11 @@ class Text:
         ids: list[int] = self._fast.encode(text).ids
         return ids
 
+    def encode_bare(self, text: str) -> list[int]:
+        """Token ids of exactly this text."""
+        ids: list[int] = self._fast.encode(text, add_special_tokens=False).ids
+        return ids
+
     def encode_chat(
         self,
         messages: Sequence[Mapping[str, Any]],
@@ -73,8 +78,7 @@ class Text:
             raise invalid(
                 "messages", f"The model's chat template refuses this conversation: {error}"
             ) from None
-        ids: list[int] = self._fast.encode(text, add_special_tokens=False).ids
-        return ids
+        return self.encode_bare(text)
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of a prompt; special tokens have none."""

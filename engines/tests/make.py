@@ -116,6 +116,27 @@ CHAT_TEMPLATE = (
     "{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+# The parts of Qwen's own templates that a dialect is found from, in few lines.
+QWEN3_TEMPLATE = (
+    "{% if tools %}<|im_start|>system\n{% for tool in tools %}{{ tool | tojson }}\n{% endfor %}"
+    "answer calls as <tool_call>{...}</tool_call><|im_end|>\n{% endif %}"
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{{ message['content'] }}{% for call in message.tool_calls or [] %}<tool_call>\n"
+    '{"name": "{{ call.function.name }}", "arguments": {{ call.function.arguments | tojson }}}'
+    "\n</tool_call>{% endfor %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n"
+    "{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n"
+    "{% endif %}{% endif %}"
+)
+CODER_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}"
+    "{% for call in message.tool_calls or [] %}<tool_call>\n<function={{ call.function.name }}>\n"
+    "{% for name, value in call.function.arguments | items %}"
+    "<parameter={{ name }}>\n{{ value }}\n</parameter>\n{% endfor %}"
+    "</function>\n</tool_call>{% endfor %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+THINKING_TEMPLATE = CHAT_TEMPLATE.replace("assistant\n{%", "assistant\n<think>\n{%")
 CORPUS = [
     "where is my order 1234567890 it should have come to the city of Berlin yesterday",
     "please send the parcel again, the box was wet; 请把包裹再寄一次 thank you very much",
@@ -123,7 +144,7 @@ CORPUS = [
 ]
 
 
-def make_tokenizer(folder: Path) -> None:
+def make_tokenizer(folder: Path, *, template: str = CHAT_TEMPLATE) -> None:
     """Writes a small byte-level BPE tokenizer with a ChatML template."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -143,11 +164,18 @@ def make_tokenizer(folder: Path) -> None:
         tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>"
     )
     wrapped.add_tokens([AddedToken("<think>", special=False, normalized=False)])
-    wrapped.chat_template = CHAT_TEMPLATE
+    wrapped.chat_template = template
     wrapped.save_pretrained(folder)
 
 
-def make_model(folder: Path, *, family: str = "qwen3", seed: int = 0, **changes: Any) -> Path:
+def make_model(
+    folder: Path,
+    *,
+    family: str = "qwen3",
+    seed: int = 0,
+    template: str = CHAT_TEMPLATE,
+    **changes: Any,
+) -> Path:
     """Writes a tiny random model with its tokenizer, as `save_pretrained` writes one.
 
     Its weights are wide enough that the best token rarely has a rival within rounding.
@@ -155,7 +183,7 @@ def make_model(folder: Path, *, family: str = "qwen3", seed: int = 0, **changes:
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
-    make_tokenizer(folder)
+    make_tokenizer(folder, template=template)
     values: dict[str, Any] = {
         "vocab_size": 416,
         "hidden_size": 64,

@@ -3,12 +3,14 @@ from collections import Counter
 import pytest
 import torch
 
-from engines.builtin.sampling import CANDIDATES, Sampler, choose
+from engines.builtin.sampling import CANDIDATES, Sampler, _largest, choose
 from engines.protocol.requests import Sampling
 
 
-def sampler(*, prompt=(), choice=0, **rules):
-    return Sampler(Sampling(**rules), prompt=prompt, choice=choice)
+def sampler(*, prompt=(), choice=0, ends=(), constraint=None, **rules):
+    return Sampler(
+        Sampling(**rules), prompt=prompt, choice=choice, ends=ends, constraint=constraint
+    )
 
 
 def row(*probabilities):
@@ -49,10 +51,10 @@ def test_what_survives_each_limit(rules, allowed):
 
 
 def test_top_p_looks_past_its_first_candidates():
-    flat = torch.zeros(1, CANDIDATES * 4)
+    flat = torch.zeros(1, CANDIDATES[-1] * 4)
     tokens = drawn(flat, sampler(seed=5, top_p=0.99))
     assert len(tokens) > 300  # of 400: hardly one twice
-    assert max(tokens) > CANDIDATES * 2
+    assert max(tokens) > CANDIDATES[-1] * 2
 
 
 def test_a_row_does_not_depend_on_its_neighbours():
@@ -89,3 +91,85 @@ def test_logprobs_are_of_the_model_not_of_the_rules():
     assert chosen.token == 1
     assert chosen.logprob == pytest.approx(torch.tensor(0.25).log())
     assert [token for token, _ in chosen.alternatives] == [0, 1]
+
+
+def test_the_type_of_logits_does_not_matter_to_the_best_token():
+    torch.manual_seed(1)
+    logits = torch.randn(6, 3000).bfloat16()
+    own = [sampler(temperature=0.0), sampler(temperature=0.0, logprobs=2)] * 3
+    expected = logits.float().max(dim=-1).indices.tolist()
+    assert [chosen.token for chosen in choose(logits.clone(), own)] == expected
+    plain = [sampler(temperature=0.0)] * 6
+    assert [chosen.token for chosen in choose(logits.clone(), plain)] == expected
+
+
+@pytest.mark.parametrize("width", [128 * 20, 128 * 20 + 1])
+def test_draws_from_whole_rows_follow_the_probabilities(width):
+    logits = torch.full((1, width), -1e9)
+    likely = {5: 0.5, 130: 0.3, width - 1: 0.2}
+    for token, probability in likely.items():
+        logits[0, token] = torch.tensor(probability).log()
+    counts = drawn(logits, sampler(seed=1), times=4000)
+    assert set(counts) == set(likely)
+    for token, probability in likely.items():
+        assert counts[token] / 4000 == pytest.approx(probability, abs=0.03)
+
+
+@pytest.mark.parametrize("count", [1, 7, 20])
+def test_the_largest_are_found_among_blocks(count):
+    torch.manual_seed(2)
+    values = torch.randn(3, 64 * 500)
+    found, ids = _largest(values, count)
+    expected = values.topk(count)
+    assert torch.equal(found, expected.values)
+    assert torch.equal(ids, expected.indices)
+
+
+def test_nothing_ends_an_answer_before_its_least_length():
+    own = sampler(temperature=0.0, min_tokens=2, ends=(0,))
+    tokens = [choose(torch.tensor([[3.0, 1.0, 2.0]]), [own])[0].token for _ in range(4)]
+    assert tokens == [2, 2, 0, 0]
+
+
+class Only:
+    """A constraint that allows two tokens."""
+
+    def __init__(self, *allowed):
+        self.allowed, self.taken = allowed, []
+
+    def fill(self, words):
+        for token in self.allowed:
+            words[token // 32] |= 1 << (token % 32)
+
+    def take(self, token):
+        self.taken.append(token)
+
+
+def test_a_mask_limits_its_row_and_no_other():
+    torch.manual_seed(3)
+    logits = torch.randn(3, 1000)
+    only = Only(7, 903)
+    own = [sampler(seed=1), sampler(seed=2, constraint=only), sampler(temperature=0.0)]
+    free = [sampler(seed=1), sampler(seed=2), sampler(temperature=0.0)]
+    for _ in range(20):
+        masked = [chosen.token for chosen in choose(logits.clone(), own)]
+        alone = [chosen.token for chosen in choose(logits.clone(), free)]
+        assert (masked[0], masked[2]) == (alone[0], alone[2])
+    assert len(only.taken) == 20
+    assert set(only.taken) == {7, 903}
+
+
+def test_penalties_of_many_rows_at_once():
+    kinds: list[dict] = [
+        {"presence_penalty": 0.5},
+        {},
+        {"repetition_penalty": 1.5, "prompt": [3, 4]},
+        {"frequency_penalty": 0.7, "logit_bias": {2: 1.5}},
+    ]
+    torch.manual_seed(4)
+    steps = [torch.randn(4, 50) for _ in range(30)]
+    together = [sampler(temperature=0.0, **each) for each in kinds]
+    alone = [sampler(temperature=0.0, **each) for each in kinds]
+    for logits in steps:
+        expected = [choose(logits[[at]].clone(), [alone[at]])[0].token for at in range(4)]
+        assert [chosen.token for chosen in choose(logits.clone(), together)] == expected

@@ -120,7 +120,8 @@ class BuiltinBackend:
             prompt_tokens=prompt_tokens,
             choices=len(answers),
             cancel=lambda: scheduler.cancel(answers),
-            in_thought=request.is_chat and engine.text.opens_thought(answers[0].tokens),
+            in_thought=request.is_chat
+            and engine.text.thought_before(answers[0].tokens) == "opened",
             close=use.close if use is not None else None,
         )
         scheduler.submit(answers)

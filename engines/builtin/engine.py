@@ -108,8 +108,8 @@ class Engine:
         return answers, sum(len(prompt) for prompt in prompts)
 
     def _constraint(self, request: Request, prompt: list[int]) -> Constraint | None:
-        in_thought = request.is_chat and self.text.opens_thought(prompt)
-        grammar = grammar_for(request, self.dialect, in_thought=in_thought)
+        thought = self.text.thought_before(prompt)
+        grammar = grammar_for(request, self.dialect, thought=thought)
         if grammar is None:
             return None
         param = request.structure.param if request.structure else "tools"

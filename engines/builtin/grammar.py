@@ -10,6 +10,7 @@ from typing import Any
 
 from llguidance import regex_to_lark
 
+from engines.builtin.text import Thought
 from engines.protocol.dialect import Dialect
 from engines.protocol.requests import Request
 from engines.protocol.structure import Structure
@@ -21,7 +22,8 @@ WHITE_SPACE = r"[\x20\n\r\t]{0,16}"
 DEFINITIONS: tuple[str, ...] = ("$defs", "definitions")  # what parameters may refer to
 
 
-def grammar_for(request: Request, dialect: Dialect, *, in_thought: bool) -> str | None:
+def grammar_for(request: Request, dialect: Dialect, *, thought: Thought) -> str | None:
+    """`thought` is what the prompt ends with."""
     rules = _Rules()
     tools = request.tools
     wanted: list[str] = []
@@ -31,8 +33,8 @@ def grammar_for(request: Request, dialect: Dialect, *, in_thought: bool) -> str 
         wanted.append(rules.structured(request.structure))
     if not wanted:
         return None
-    thought = rules.thought(dialect, in_thought=in_thought) if request.is_chat else ""
-    return "\n".join([f"start: {thought}({' | '.join(wanted)})", *rules.lines]) + "\n"
+    first = rules.thought(dialect, thought) if request.is_chat else ""
+    return "\n".join([f"start: {first}({' | '.join(wanted)})", *rules.lines]) + "\n"
 
 
 class _Rules:
@@ -41,12 +43,13 @@ class _Rules:
     def __init__(self) -> None:
         self.lines: list[str] = []
 
-    def thought(self, dialect: Dialect, *, in_thought: bool) -> str:
-        if dialect.reasoning == "none":
+    def thought(self, dialect: Dialect, before: Thought) -> str:
+        """What may come before what is asked for; nothing if it has been thought already."""
+        if dialect.reasoning == "none" or before == "closed":
             return ""
         self._add("thought", "/(.|\\n)*/", suffix="</think>")
         rest = "thought /\\n{0,2}/"
-        if in_thought or dialect.reasoning == "deepseek_r1":
+        if before == "opened" or dialect.reasoning == "deepseek_r1":
             return rest + " "
         self._add("opened", f'"<think>" {rest}')
         return "opened? "

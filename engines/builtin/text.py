@@ -4,7 +4,7 @@ import inspect
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jinja2
 from transformers import AutoTokenizer
@@ -13,6 +13,8 @@ from engines.builtin.shape import token_set
 from engines.process import CannotServe
 from engines.protocol.errors import invalid, unsupported
 from engines.protocol.requests import Sampling
+
+Thought = Literal["none", "opened", "closed"]
 
 
 class Text:
@@ -84,9 +86,12 @@ class Text:
         """The text of a prompt; special tokens have none."""
         return b"".join(map(self.raw, tokens)).decode(errors="replace")
 
-    def opens_thought(self, prompt: Sequence[int]) -> bool:
-        """Whether the answer begins inside a thought, since the prompt ends with its tag."""
-        return b"".join(map(self.raw, prompt[-8:])).rstrip().endswith(b"<think>")
+    def thought_before(self, prompt: Sequence[int]) -> Thought:
+        """Whether a prompt ends with a thought that was opened, or with one that was closed."""
+        end = b"".join(map(self.raw, prompt[-8:])).rstrip()
+        if end.endswith(b"<think>"):
+            return "opened"
+        return "closed" if end.endswith(b"</think>") else "none"
 
     def raw(self, token: int) -> bytes:
         """The bytes a token stands for in an answer; none for special tokens."""

@@ -52,8 +52,8 @@ def test_what_survives_each_limit(rules, allowed):
 
 def test_top_p_looks_past_its_first_candidates():
     flat = torch.zeros(1, CANDIDATES[-1] * 4)
-    tokens = drawn(flat, sampler(seed=5, top_p=0.99))
-    assert len(tokens) > 300  # of 400: hardly one twice
+    tokens = drawn(flat, sampler(seed=5, top_p=0.99), times=40)
+    assert len(tokens) > 30  # hardly one twice
     assert max(tokens) > CANDIDATES[-1] * 2
 
 

@@ -211,14 +211,16 @@ class LocalEngineHost:
 
     def _completes(self, spec: ServeSpec) -> bool:
         """Whether it answers a real request: an open port with broken weights behind it does not."""
-        body = {"model": spec.served_model_name, "max_tokens": 1, "temperature": 0}
+        short: dict[str, Any] = {"max_tokens": 1, "temperature": 0}
         base = f"http://{spec.host}:{spec.port}/v1"
+        hello = {"messages": [{"role": "user", "content": "Hello"}]}
         asked = (
-            (f"{base}/chat/completions", {"messages": [{"role": "user", "content": "Hello"}]}),
-            (f"{base}/completions", {"prompt": "Hello"}),  # a base model without a chat template
+            (f"{base}/chat/completions", hello | short),
+            (f"{base}/completions", {"prompt": "Hello"} | short),  # no chat template
+            (f"{base}/embeddings", {"input": "Hello"}),  # a model that only reads
         )
-        for url, more in asked:
-            said = self._ask(url, body | more, spec.token)
+        for url, body in asked:
+            said = self._ask(url, {"model": spec.served_model_name} | body, spec.token)
             if said is None:
                 return False
             if said:
@@ -238,7 +240,8 @@ class LocalEngineHost:
             return None
         if response.is_success:
             with suppress(json.JSONDecodeError):
-                return bool(response.json().get("choices"))
+                answer = response.json()
+                return bool(answer.get("choices") or answer.get("data"))
             return None
         if response.status_code >= 500:
             logger.warning("%s refused its first completion: %s", url, response.text[:300])

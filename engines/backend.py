@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from engines.adapters import Adapters
 from engines.protocol.dialect import Dialect
+from engines.protocol.embeddings import EmbeddingRequest
 from engines.protocol.errors import ApiError
 from engines.protocol.requests import Request, Sampling
 from engines.protocol.responses import TokenLogprob
@@ -33,6 +34,7 @@ class Delta:
     waited_seconds: float | None = None  # in the queue; told with the first token
     prompt_seconds: float | None = None  # reading the prompt, after the queue; likewise
     logprobs: Sequence[TokenLogprob] = ()
+    vector: bytes = b""  # of a text that was only read: float32
     finish_reason: str | None = None
     error: ApiError | None = None  # the reason is "error": the whole answer fails
 
@@ -169,4 +171,8 @@ class Backend(Protocol):
 
     async def generate(self, request: Request) -> Generation:
         """Begins an answer. Raises ApiError if the request cannot be served."""
+        ...
+
+    async def embed(self, request: EmbeddingRequest) -> Generation:
+        """Begins reading; each text is a choice that gains its vector. Raises ApiError."""
         ...

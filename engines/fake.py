@@ -13,8 +13,10 @@ FAKE_BREAK_AFTER    how many requests it answers; all later ones get a 500
 
 import asyncio
 import hashlib
+import math
 import re
 import sys
+from array import array
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,12 +27,14 @@ from engines.adapters import Adapters
 from engines.backend import Counts, Delta, Generation, Status
 from engines.host import ServeSpec
 from engines.protocol.dialect import find_dialect
+from engines.protocol.embeddings import EmbeddingRequest
 from engines.protocol.errors import ApiError, context_length_exceeded, unavailable
 from engines.protocol.requests import Request, Sampling
 from engines.protocol.responses import TokenLogprob
 
 WORDS = ("order", "parcel", "city", "today", "refund", "paid", "late", "box", "street", "north")
 TEMPLATE = "<think></think><tool_call>enable_thinking"  # what its dialect is found from
+VECTOR_NUMBERS = 32
 TOKEN = re.compile(r"\s*\S+")  # a word with the space before it
 
 
@@ -144,6 +148,17 @@ class FakeBackend:
             tasks[-1].add_done_callback(self._tasks.discard)
         return generation
 
+    async def embed(self, request: EmbeddingRequest) -> Generation:
+        texts = [each if isinstance(each, str) else str(each) for each in request.inputs]
+        generation = Generation(
+            prompt_tokens=sum(len(_tokens(text)) for text in texts),
+            choices=len(texts),
+            cancel=lambda: None,
+        )
+        for index, text in enumerate(texts):
+            generation.feed(Delta(index, vector=_vector(text), finish_reason="stop"))
+        return generation
+
     def _answer(
         self, request: Request, prompt: str, index: int, room: int
     ) -> tuple[list[str], str]:
@@ -196,6 +211,14 @@ def _prompts(request: Request) -> list[str]:
         each if isinstance(each, str) else " ".join(f"#{token}" for token in each)
         for each in request.prompts
     ]
+
+
+def _vector(text: str) -> bytes:
+    """A direction made up from the text."""
+    digest = hashlib.blake2b(text.encode(), digest_size=VECTOR_NUMBERS).digest()
+    numbers = [byte - 127.5 for byte in digest]
+    length = math.sqrt(sum(each * each for each in numbers))
+    return array("f", [each / length for each in numbers]).tobytes()
 
 
 def _tokens(text: str) -> list[str]:

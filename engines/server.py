@@ -4,10 +4,11 @@ Plain ASGI. Knows nothing of torch: it reads requests, asks a backend, and shape
 """
 
 import asyncio
+import contextlib
 import hmac
 import logging
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import Any
 
 import orjson
@@ -16,6 +17,7 @@ from engines import adapter_routes
 from engines.backend import Backend, Generation, HungUp, Status
 from engines.host import ServeSpec
 from engines.metrics import Metrics
+from engines.protocol.embeddings import embedding_body, read_embedding
 from engines.protocol.errors import ApiError, failed, no_such_model, unavailable, unsupported
 from engines.protocol.requests import Request, read_chat, read_completion
 from engines.protocol.responses import Shape, model_body
@@ -50,6 +52,7 @@ class EngineServer:
             ("GET", "/metrics"): self._metrics_page,
             ("POST", "/v1/chat/completions"): self._chat,
             ("POST", "/v1/completions"): self._completion,
+            ("POST", "/v1/embeddings"): self._embeddings,
             ("POST", adapter_routes.LOAD): self._load_adapter,
             ("POST", adapter_routes.UNLOAD): self._unload_adapter,
         }
@@ -166,15 +169,34 @@ class EngineServer:
             fingerprint=self._backend.fingerprint,
             with_logprobs=request.sampling.logprobs is not None,
         )
-        listener = asyncio.create_task(_cancel_on_hang_up(receive, generation))
-        self._generations.add(generation)
-        try:
+        async with self._heard(receive, generation):
             teller = Teller(request, generation, dialect=dialect, shape=shape, watch=watch)
             if request.stream:
                 await _stream(send, teller)
             else:
                 await _send_json(send, 200, await teller.whole())
             watch.done()
+
+    async def _embeddings(self, receive: Receive, send: Send) -> None:
+        self._require_ready()
+        request = read_embedding(await _read_json(receive), models=self._backend.models)
+        generation = await self._backend.embed(request)
+        vectors = [b""] * generation.choices
+        async with self._heard(receive, generation):
+            async for deltas in generation.batches():
+                for delta in deltas:
+                    vectors[delta.index] = delta.vector
+            body = embedding_body(request, vectors, prompt_tokens=generation.prompt_tokens)
+            self._metrics.embedded(prompt_tokens=generation.prompt_tokens)
+            await _send_json(send, 200, body)
+
+    @contextlib.asynccontextmanager
+    async def _heard(self, receive: Receive, generation: Generation) -> AsyncIterator[None]:
+        """While somebody waits for it, and no longer."""
+        listener = asyncio.create_task(_cancel_on_hang_up(receive, generation))
+        self._generations.add(generation)
+        try:
+            yield
         finally:
             self._generations.discard(generation)
             listener.cancel()

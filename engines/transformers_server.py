@@ -7,18 +7,21 @@ import asyncio
 import importlib
 import sys
 import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from engines import process
 from engines.adapters import Adapters
 from engines.backend import Counts, Delta, Generation, Status
 from engines.host import ServeSpec
 from engines.protocol.dialect import Dialect
+from engines.protocol.embeddings import EmbeddingRequest
 from engines.protocol.errors import unavailable
 from engines.protocol.requests import Request, Sampling
 
 if TYPE_CHECKING:  # torch takes seconds to import: the engine's thread does it, the port is open
+    from engines.builtin.answer import Answer
     from engines.builtin.engine import Engine
     from engines.builtin.lora import Adapter
     from engines.builtin.scheduler import News
@@ -96,9 +99,26 @@ class BuiltinBackend:
                 self._engine.scheduler.stop()
 
     async def generate(self, request: Request) -> Generation:
-        engine = self._engine
-        if engine is None:
+        engine = self._loaded()
+        generation, answers = await self._begin(engine, request.model, engine.answers, request)
+        thought = engine.text.thought_before(answers[0].tokens) if request.is_chat else "none"
+        generation.in_thought = thought == "opened"
+        return generation
+
+    async def embed(self, request: EmbeddingRequest) -> Generation:
+        engine = self._loaded()
+        generation, _ = await self._begin(engine, request.model, engine.readings, request)
+        return generation
+
+    def _loaded(self) -> "Engine":
+        if self._engine is None:
             raise unavailable("The model is still loading.", code="loading", retry_after_seconds=2)
+        return self._engine
+
+    async def _begin(
+        self, engine: "Engine", model: str, make: Callable[..., Any], request: Any
+    ) -> "tuple[Generation, Sequence[Answer]]":
+        """Submits what `make` makes of a request, off the event loop."""
         scheduler = engine.scheduler
         if scheduler.running + scheduler.waiting >= scheduler.slots + self._spec.max_waiting:
             raise unavailable(
@@ -106,11 +126,11 @@ class BuiltinBackend:
             )
         ticket = _Ticket()
         use = None
-        if request.model != self._spec.served_model_name:
-            use = await self.adapters.use(request.model)
+        if model != self._spec.served_model_name:
+            use = await self.adapters.use(model)
         try:
             answers, prompt_tokens = await asyncio.to_thread(
-                engine.answers, request, ticket=ticket, adapter=use.weights if use else None
+                make, request, ticket=ticket, adapter=use.weights if use else None
             )
         except BaseException:
             if use is not None:
@@ -120,17 +140,13 @@ class BuiltinBackend:
             prompt_tokens=prompt_tokens,
             choices=len(answers),
             cancel=lambda: scheduler.cancel(answers),
-            in_thought=request.is_chat
-            and engine.text.thought_before(answers[0].tokens) == "opened",
             close=use.close if use is not None else None,
         )
         scheduler.submit(answers)
-        return ticket.generation
+        return ticket.generation, answers
 
     def _read_adapter(self, folder: Path) -> "Adapter":
-        if self._engine is None:
-            raise unavailable("The model is still loading.", code="loading", retry_after_seconds=2)
-        return self._engine.read_adapter(folder)
+        return self._loaded().read_adapter(folder)
 
     def _live(self, loop: asyncio.AbstractEventLoop, ended: "asyncio.Future[None]") -> None:
         """The engine's thread: loads, then steps until stopped or broken."""

@@ -9,7 +9,7 @@ from engines.protocol.errors import ApiError, invalid
 from gateway import errors
 
 # What each endpoint cannot do without, beside `model`.
-CONTENT = {"chat/completions": "messages", "completions": "prompt"}
+CONTENT = {"chat/completions": "messages", "completions": "prompt", "embeddings": "input"}
 INCLUDE_USAGE = b'"stream_options":{"include_usage":true},'
 
 

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ from engines.builtin.answer import Answer
 from engines.builtin.blocks import BLOCK_TOKENS, Blocks, blocks_for
 from engines.builtin.cache import BlockCache
 from engines.builtin.constraint import Constraint, Grammars
+from engines.builtin.embedding import Pooling, Reading, read_pooling, without_head
 from engines.builtin.grammar import grammar_for
 from engines.builtin.kernels.decoder import CompiledDecoder
 from engines.builtin.kernels.packed import packing
@@ -46,7 +47,8 @@ from engines.builtin.weights import load_weights
 from engines.host import ServeSpec
 from engines.process import CannotServe
 from engines.protocol.dialect import Dialect, find_dialect
-from engines.protocol.errors import context_length_exceeded, invalid
+from engines.protocol.embeddings import EmbeddingRequest
+from engines.protocol.errors import context_length_exceeded, invalid, unsupported
 from engines.protocol.requests import Request, Sampling
 
 logger = logging.getLogger(__name__)
@@ -61,6 +63,7 @@ class Engine:
     defaults: Sampling
     dialect: Dialect
     grammars: Grammars
+    pooling: Pooling | None  # None: it writes
     eos_tokens: frozenset[int]
     context: int  # tokens of prompt and answer together
     vocabulary: int
@@ -74,6 +77,8 @@ class Engine:
 
         Raises ApiError if a prompt does not fit or cannot be read.
         """
+        if self.pooling is not None:
+            raise unsupported("model", "This model makes embeddings; use /v1/embeddings instead.")
         rules = request.sampling
         for param, ids in (
             ("logit_bias", rules.logit_bias),
@@ -107,6 +112,29 @@ class Engine:
             ]
         return answers, sum(len(prompt) for prompt in prompts)
 
+    def readings(
+        self, request: EmbeddingRequest, *, ticket: object, adapter: Adapter | None = None
+    ) -> tuple[list[Reading], int]:
+        """The texts of a request for vectors, ready to submit, and their tokens."""
+        if self.pooling is None:
+            raise unsupported("model", "This model makes no embeddings.")
+        texts = self._token_lists(request.inputs, "input")
+        for text in texts:
+            self._limit(text, 1, "input")
+        readings = [
+            Reading(
+                pooling=self.pooling,
+                ticket=ticket,
+                index=index,
+                prompt=text,
+                text=self.text,
+                priority=request.priority,
+                adapter=adapter,
+            )
+            for index, text in enumerate(texts)
+        ]
+        return readings, sum(len(text) for text in texts)
+
     def _constraint(self, request: Request, prompt: list[int]) -> Constraint | None:
         thought = self.text.thought_before(prompt)
         grammar = grammar_for(request, self.dialect, thought=thought)
@@ -121,15 +149,18 @@ class Engine:
             return [
                 self.text.encode_chat(request.messages, request.template_arguments, tools=tools)
             ]
-        prompts: list[list[int]] = []
-        for prompt in request.prompts:
-            tokens = self.text.encode(prompt) if isinstance(prompt, str) else prompt
+        return self._token_lists(request.prompts, "prompt")
+
+    def _token_lists(self, texts: Sequence[str | list[int]], param: str) -> list[list[int]]:
+        found: list[list[int]] = []
+        for text in texts:
+            tokens = self.text.encode(text) if isinstance(text, str) else text
             if not tokens:
-                raise invalid("prompt", "'prompt' must not be empty.")
+                raise invalid(param, f"'{param}' must not be empty.")
             if not all(0 <= token < self.vocabulary for token in tokens):
-                raise invalid("prompt", f"'prompt' has ids outside 0 to {self.vocabulary - 1}.")
-            prompts.append(tokens)
-        return prompts
+                raise invalid(param, f"'{param}' has ids outside 0 to {self.vocabulary - 1}.")
+            found.append(tokens)
+        return found
 
     def _limit(self, prompt: list[int], wanted: int | None, param: str) -> int:
         room = self.context - len(prompt)
@@ -181,6 +212,7 @@ def load(spec: ServeSpec, *, publish: Callable[[News], None]) -> Engine:
             text.chat_template, tools=spec.tool_parser, reasoning=spec.reasoning_parser
         ),
         grammars=Grammars(text, vocabulary=model.shape.vocabulary, eos_tokens=sorted(eos_tokens)),
+        pooling=model.pooling,
         eos_tokens=eos_tokens,
         context=model.context,
         vocabulary=model.shape.vocabulary,
@@ -201,6 +233,7 @@ class _Model:
     weight_bytes: int
     dtype: torch.dtype
     read_adapter: Callable[[Path], Adapter]
+    pooling: Pooling | None = None
 
 
 def _load_own(spec: ServeSpec, config: Any) -> _Model:
@@ -208,11 +241,14 @@ def _load_own(spec: ServeSpec, config: Any) -> _Model:
     dtype = serving_dtype(spec.dtype, stored=shape.stored_dtype, device=spec.device)
     context = min(spec.max_context_tokens, shape.max_positions)
     bits = weight_bits(spec.dtype)
-    library = kernels_for(shape, device=spec.device, dtype=dtype)
+    pooling = read_pooling(spec.model_path)
+    library = None if pooling else kernels_for(shape, device=spec.device, dtype=dtype)
     if library is None and bits < 16:
         raise _no_such_weights(spec)
     make = Projection if library is None else packing(library, threads=spec.threads, bits=bits)
     weights = load_weights(spec.model_path, shape, device=spec.device, dtype=dtype, make=make)
+    if pooling:
+        weights = without_head(weights)
     slots = spec.max_concurrency
     blocks = parts_that_fit(
         wanted=slots * blocks_for(context),
@@ -235,7 +271,15 @@ def _load_own(spec: ServeSpec, config: Any) -> _Model:
         compiled = CompiledDecoder(library, shape, weights, context=context, threads=spec.threads)
         runner = CompiledRunner(compiled, cache, Adaptations(sites))
     return _Model(
-        shape, runner, slots, blocks, context, weights.total_bytes, dtype, read_adapter=read
+        shape,
+        runner,
+        slots,
+        blocks,
+        context,
+        weights.total_bytes,
+        dtype,
+        read_adapter=read,
+        pooling=pooling,
     )
 
 

@@ -31,10 +31,13 @@ class Chosen:
     token: int
     logprob: float | None = None
     alternatives: Sequence[tuple[int, float]] = ()
+    vector: bytes = b""  # instead of a token, where the row was not of logits: float32
 
 
 class Sampler:
     """One sequence's rules and what it needs to remember to apply them."""
+
+    reads_only = False  # its rows are hidden states; so are all rows of such a model
 
     def __init__(
         self,
@@ -134,6 +137,8 @@ class _Tally:
 
 def choose(logits: torch.Tensor, samplers: Sequence[Sampler]) -> list[Chosen]:
     """One token for each row of [rows, vocabulary], of any floating type; the logits are used up."""
+    if samplers and samplers[0].reads_only:
+        return [Chosen(-1, vector=row.numpy().tobytes()) for row in logits.float().cpu()]
     with torch.inference_mode():
         rich = [row for row, each in enumerate(samplers) if not each.is_plain]
         if not rich:

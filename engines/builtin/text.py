@@ -88,7 +88,7 @@ class Text:
 
     def thought_before(self, prompt: Sequence[int]) -> Thought:
         """Whether a prompt ends with a thought that was opened, or with one that was closed."""
-        end = b"".join(map(self.raw, prompt[-8:])).rstrip()
+        end = b"".join(map(self.raw, prompt[-16:])).rstrip()
         if end.endswith(b"<think>"):
             return "opened"
         return "closed" if end.endswith(b"</think>") else "none"

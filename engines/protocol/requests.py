@@ -86,8 +86,8 @@ class Request:
 
 def read_chat(body: Any, *, models: Collection[str], defaults: Sampling) -> Request:
     """A body of POST /v1/chat/completions. Raises ApiError naming the field at fault."""
-    body = _object(body, models)
-    _refuse_others(body, CHAT_FIELDS)
+    body = read_model(body, models)
+    check_known(body, CHAT_FIELDS)
     if body.get("modalities") not in (None, ["text"]):
         raise unsupported("modalities", 'Only ["text"] is supported.')
     if body.get("add_generation_prompt") is False:
@@ -95,7 +95,7 @@ def read_chat(body: Any, *, models: Collection[str], defaults: Sampling) -> Requ
     return Request(
         is_chat=True,
         model=body["model"],
-        priority=_priority(body),
+        priority=read_priority(body),
         messages=read_messages(body.get("messages")),
         template_arguments=_effort(body) | fields.mapping(body, "chat_template_kwargs"),
         tools=read_tools(body),
@@ -110,8 +110,8 @@ def read_chat(body: Any, *, models: Collection[str], defaults: Sampling) -> Requ
 
 def read_completion(body: Any, *, models: Collection[str], defaults: Sampling) -> Request:
     """A body of POST /v1/completions. Raises ApiError naming the field at fault."""
-    body = _object(body, models)
-    _refuse_others(body, COMPLETION_FIELDS)
+    body = read_model(body, models)
+    check_known(body, COMPLETION_FIELDS)
     choices = fields.integer(body, "n", low=1, high=MAX_CHOICES) or 1
     if body.get("best_of") not in (None, choices):
         raise unsupported("best_of", "best_of is not supported beyond n.")
@@ -119,13 +119,13 @@ def read_completion(body: Any, *, models: Collection[str], defaults: Sampling) -
     echo = fields.boolean(body, "echo")
     if echo and logprobs is not None:
         raise unsupported("echo", "Log probabilities of the prompt are not supported.")
-    prompts = _prompts(body.get("prompt"))
+    prompts = read_texts(body, "prompt")
     if len(prompts) * choices > MAX_PROMPTS:
         raise invalid("prompt", f"Prompts times n must be at most {MAX_PROMPTS}.")
     return Request(
         is_chat=False,
         model=body["model"],
-        priority=_priority(body),
+        priority=read_priority(body),
         prompts=prompts,
         echo=echo,
         structure=read_structure(body),
@@ -135,7 +135,8 @@ def read_completion(body: Any, *, models: Collection[str], defaults: Sampling) -
     )
 
 
-def _object(body: Any, models: Collection[str]) -> dict[str, Any]:
+def read_model(body: Any, models: Collection[str]) -> dict[str, Any]:
+    """The body, once it is an object that asks for a model there is."""
     if not isinstance(body, dict):
         raise ApiError(400, "The body must be a JSON object.", code="invalid_type")
     model = fields.text(body, "model")
@@ -146,7 +147,8 @@ def _object(body: Any, models: Collection[str]) -> dict[str, Any]:
     return body
 
 
-def _refuse_others(body: Mapping[str, Any], known: Collection[str]) -> None:
+def check_known(body: Mapping[str, Any], known: Collection[str]) -> None:
+    """Refuses fields that ask for something nobody here knows."""
     for name, value in body.items():
         if name not in known and value not in (None, False, [], {}, ""):
             raise unsupported(name, f"'{name}' is not supported by this model's engine.")
@@ -154,7 +156,7 @@ def _refuse_others(body: Mapping[str, Any], known: Collection[str]) -> None:
         raise unsupported("skip_special_tokens", "Special tokens never show in answers.")
 
 
-def _priority(body: Mapping[str, Any]) -> int:
+def read_priority(body: Mapping[str, Any]) -> int:
     return fields.integer(body, "priority", low=-(1 << 31), high=(1 << 31) - 1) or 0
 
 
@@ -178,9 +180,11 @@ def _stream(body: Mapping[str, Any]) -> dict[str, Any]:
     return {"stream": stream, "include_usage": usage, "continuous_usage": usage and each}
 
 
-def _prompts(value: Any) -> list[str | list[int]]:
+def read_texts(body: Mapping[str, Any], name: str) -> list[str | list[int]]:
+    """A text, some token ids, or several of either."""
+    value = body.get(name)
     if value is None:
-        raise invalid("prompt", "'prompt' is required.", code="missing_required_parameter")
+        raise invalid(name, f"'{name}' is required.", code="missing_required_parameter")
     if isinstance(value, str) or _is_tokens(value):
         return [value]
     if isinstance(value, list) and value:
@@ -189,7 +193,7 @@ def _prompts(value: Any) -> list[str | list[int]]:
         if all(_is_tokens(each) for each in value):
             return list(value)
     raise invalid(
-        "prompt", "'prompt' must be a string, token ids, or a list of either.", code="invalid_type"
+        name, f"'{name}' must be a string, token ids, or a list of either.", code="invalid_type"
     )
 
 

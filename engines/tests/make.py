@@ -1,5 +1,6 @@
 """Specs, tiny models and running engines for tests."""
 
+import json
 import os
 import signal
 import socket
@@ -230,4 +231,23 @@ def make_adapter(folder: Path, base: Path, *, seed: int = 0, **config: Any) -> P
         if "lora_B" in name:  # PEFT starts them at zero, which would prove nothing
             torch.nn.init.normal_(parameter, std=0.2)
     adapted.save_pretrained(folder)
+    return folder
+
+
+def make_embedding_model(folder: Path, **changes: Any) -> Path:
+    """A tiny model with the files that sentence-transformers keeps beside one like Qwen3's."""
+    from safetensors.torch import load_file, save_file
+
+    make_model(folder, tie_word_embeddings=True, **changes)
+    stored = load_file(folder / "model.safetensors")
+    bare = {name.removeprefix("model."): tensor for name, tensor in stored.items()}
+    save_file(bare, folder / "model.safetensors", metadata={"format": "pt"})
+    modules = [
+        {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+        {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+        {"idx": 2, "name": "2", "path": "2_Normalize", "type": "sentence_transformers.models.Normalize"},
+    ]  # fmt: skip
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode_lasttoken": True}))
     return folder

@@ -294,31 +294,6 @@ class EvaluationForm(forms.Form):
         return list(dict.fromkeys(name for name in names if name))
 
 
-class DeploymentForm(forms.Form):
-    name = forms.CharField(
-        label=_("Name"),
-        max_length=96,
-        help_text=_("Clients say it as the model: small letters, digits and hyphens."),
-    )
-    revision = forms.ChoiceField(label=_("Revision"))
-    replicas = forms.IntegerField(
-        label=_("Replicas"), min_value=0, max_value=64, initial=1, help_text=_("Copies that run.")
-    )
-    accelerators = forms.IntegerField(
-        label=_("Accelerators a replica"),
-        min_value=0,
-        initial=0,
-        help_text=_("0: one slot of a shared accelerator."),
-    )
-    pool_name = forms.ChoiceField(label=_("Pool"), required=False)
-
-    def __init__(self, *args: Any, revisions: Choices, pools: Choices, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.fields["revision"].choices = revisions  # type: ignore[attr-defined]
-        any_pool = ("", _("Any that fits"))
-        self.fields["pool_name"].choices = [any_pool, *pools]  # type: ignore[attr-defined]
-
-
 class ScaleForm(forms.Form):
     replicas = forms.IntegerField(label=_("Replicas"), min_value=0, max_value=64)
 

@@ -1,14 +1,22 @@
 """What a form may offer to this organization, as choices: (value, label)."""
 
+from django.conf import settings
+from django.utils.translation import gettext as _
+
 from accounts.models import Organization
 from chips.models import Pool
-from deployments.models import Route
+from deployments import adapters, custom_engines
+from deployments.models import Deployment, Route
+from deployments.services.checks import SERVED_WHOLE
+from engines import architectures
+from engines.host import ADAPTER_ENGINES
 from models_registry.choices import RevisionKind
 from models_registry.models import Revision
 from training.models import DatasetSplit, DatasetVersion
 
 Choice = tuple[str, str]
 MOST = 200
+ENGINE_NAMES = {"vllm": "vLLM", "sglang": "SGLang", "llamacpp": "llama.cpp"}
 
 
 def revisions(organization: Organization, *, adapters: bool = True) -> list[Choice]:
@@ -52,3 +60,55 @@ def pools(organization: Organization) -> list[Choice]:
     open_ones = Pool.objects.filter(is_open=True)
     granted = Pool.objects.filter(grants__organization=organization)
     return [(row.name, row.name) for row in (open_ones | granted).distinct()]
+
+
+def servable_revisions(organization: Organization) -> list[Revision]:
+    """Those that an engine can serve, the newest first."""
+    rows = Revision.objects.of(organization).filter(kind__in={*SERVED_WHOLE, RevisionKind.ADAPTER})
+    rows = rows.select_related("registered_model__organization", "parent__registered_model")
+    return list(rows.order_by("-created_at")[:MOST])
+
+
+def engines(revision: Revision) -> list[Choice]:
+    """Engines that may serve the revision, the built-in one first, operators' own last. The fake
+    one, which answers without any model, on machines for development alone."""
+    base, is_adapter = adapters.base_of(revision), adapters.is_adapter(revision)
+    able = []
+    for name in custom_engines.list_names():
+        refusal = architectures.refusal(
+            name,
+            model_type=base.model_type,
+            architecture=base.architecture,
+            quantization=base.quantization,
+            adapter=is_adapter,
+        )
+        if refusal is None and (not is_adapter or name in ADAPTER_ENGINES):
+            able.append(name)
+    if not settings.DEBUG:
+        able = [name for name in able if name != "fake"]
+    order = [architectures.BUILTIN, *ENGINE_NAMES]
+    able.sort(key=lambda name: (order.index(name) if name in order else len(order), name))
+    return [(name, engine_name(name)) for name in able]
+
+
+def engine_name(engine: str) -> str:
+    """The engine as people call it."""
+    if engine == architectures.BUILTIN:
+        return _("Built-in engine")
+    return ENGINE_NAMES.get(engine, engine)
+
+
+def hosts(organization: Organization, adapter: Revision) -> list[Deployment]:
+    """Deployments on whose replicas the adapter can be served, the best one first."""
+    found = [
+        host
+        for engine in (architectures.BUILTIN, *sorted(ADAPTER_ENGINES - {architectures.BUILTIN}))
+        for host in adapters.list_hosts(organization, adapter, engine=engine)
+    ]
+    return [host for host in found if adapters.is_alive(host)]
+
+
+def deployment_names(organization: Organization) -> list[str]:
+    """Names that a new deployment cannot have."""
+    rows = Deployment.objects.of(organization).filter(deleted_at__isnull=True)
+    return list(rows.values_list("name", flat=True))

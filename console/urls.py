@@ -7,6 +7,7 @@ from console.views import (
     autoscaling,
     chips,
     datasets,
+    deploying,
     deployments,
     evaluations,
     keys,
@@ -61,7 +62,7 @@ urlpatterns = [
         name="evaluation_csv",
     ),
     path("deployments/", deployments.deployment_list, name="deployments"),
-    path("deployments/new/", deployments.deployment_create, name="deployment_create"),
+    path("deployments/new/", deploying.deployment_create, name="deployment_create"),
     path("deployments/<uuid:deployment_id>/", deployments.deployment_detail, name="deployment"),
     path(
         "deployments/<uuid:deployment_id>/scale/",

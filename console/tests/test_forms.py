@@ -152,7 +152,7 @@ def test_a_run_is_wanted_with_what_was_typed(client: Client, tmp_path: Path) -> 
 
 def test_a_deployment_is_made_scaled_and_deleted(client: Client, tmp_path: Path) -> None:
     revision = make_revision(tmp_path)
-    data = {"name": "tiny", "revision": str(revision.pk), "replicas": "1", "accelerators": "0"}
+    data = {"name": "tiny", "revision": str(revision.pk), "replicas": "1"}
     client.post(reverse("console:deployment_create"), data)
     deployment = Deployment.objects.get()
     assert (deployment.name, deployment.desired_replicas) == ("tiny", 1)

@@ -24,6 +24,7 @@ POSTS = {  # answer to POST alone
     "move_alias",
     "run_cancel",
     "evaluation_cancel",
+    "deployment_autoscaling",
     "deployment_scale",
     "deployment_delete",
     "rollout_abort",

@@ -13,15 +13,13 @@ from django.views.decorators.http import require_POST
 
 from accounts.choices import Capability
 from common.errors import DomainError, InvalidInput
-from console import charts, forms, offers, rollouts, tables, traffic
+from console import charts, forms, rollouts, tables, traffic
 from console.downloads import csv_download
 from console.pages import (
     ConsoleRequest,
-    add_refusal,
     console_page,
     done,
     refuse,
-    show,
     show_live,
 )
 from console.traffic import read_traffic
@@ -111,45 +109,6 @@ def deployment_detail(request: ConsoleRequest, deployment_id: UUID) -> HttpRespo
             "autoscaling": autoscaling.panel(request, deployment),
         },
         moving=_is_moving(deployment, live) or (card is not None and card.rollout.is_open),
-    )
-
-
-@console_page(Capability.DEVELOP)
-def deployment_create(request: ConsoleRequest) -> HttpResponse:
-    form = forms.DeploymentForm(
-        request.POST or None,
-        revisions=offers.revisions(request.organization, adapters=False),
-        pools=offers.pools(request.organization),
-        initial={"revision": request.GET.get("revision", "")},
-    )
-    if request.method == "POST" and form.is_valid():
-        asked = form.cleaned_data
-        try:
-            deployment = services.create_deployment(
-                organization=request.organization,
-                name=asked["name"],
-                revision_id=UUID(asked["revision"]),
-                replicas=asked["replicas"],
-                accelerators_per_replica=asked["accelerators"],
-                pool_name=asked["pool_name"],
-                actor=request.actor,
-                now=request.now,
-            )
-        except DomainError as error:
-            add_refusal(form, error)
-        else:
-            text = _("%(name)s is being deployed.") % {"name": deployment.name}
-            return done(request, text, reverse("console:deployment", args=[deployment.pk]))
-    return show(
-        request,
-        "console/deployments/create.html",
-        {
-            "title": _("Deploy a model"),
-            "lede": _("Each replica is an engine of its own on accelerators of its own."),
-            "crumbs": [{"label": _("Deployments"), "url": reverse("console:deployments")}],
-            "form": form,
-        },
-        status=422 if form.errors else 200,
     )
 
 

@@ -13,6 +13,7 @@ FAKE_BREAK_AFTER    how many requests it answers; all later ones get a 500
 
 import asyncio
 import hashlib
+import json
 import math
 import re
 import sys
@@ -20,7 +21,7 @@ from array import array
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from engines import process
 from engines.adapters import Adapters
@@ -28,7 +29,12 @@ from engines.backend import Counts, Delta, Generation, Status
 from engines.host import ServeSpec
 from engines.protocol.dialect import find_dialect
 from engines.protocol.embeddings import EmbeddingRequest
-from engines.protocol.errors import ApiError, context_length_exceeded, unavailable
+from engines.protocol.errors import (
+    ApiError,
+    context_length_exceeded,
+    unavailable,
+    unsupported,
+)
 from engines.protocol.requests import Request, Sampling
 from engines.protocol.responses import TokenLogprob
 
@@ -162,7 +168,7 @@ class FakeBackend:
     def _answer(
         self, request: Request, prompt: str, index: int, room: int
     ) -> tuple[list[str], str]:
-        wanted = self._settings.text
+        wanted = self._settings.text or _formed(request)
         if wanted is None:
             sampling = request.sampling
             seed = f"{request.model}|{prompt}|{index % request.choices}|{sampling.seed}|{sampling.temperature}"
@@ -202,6 +208,42 @@ def _read_adapter(folder: Path) -> str:
         message = "There is no adapter here: its folder has no adapter_config.json."
         raise ApiError(404, message, param="lora_path", code="adapter_not_found")
     return config.read_text()
+
+
+def _formed(request: Request) -> str | None:
+    """The least answer of the form that was asked for; None where none was."""
+    if request.tools and request.tools.forced:
+        name = request.tools.forced[0]
+        call = {"name": name, "arguments": _instance(request.tools.parameters[name])}
+        return f"<tool_call>\n{json.dumps(call)}\n</tool_call>"
+    if request.structure is None:
+        return None
+    if request.structure.kind == "regex":
+        raise unsupported(request.structure.param, "The fake engine follows no expressions.")
+    if request.structure.kind == "choice":
+        return str(request.structure.value[0])
+    return json.dumps(_instance(request.structure.value))
+
+
+def _instance(schema: Any) -> Any:
+    """Some value of a plain schema."""
+    if not isinstance(schema, dict):
+        return None
+    if schema.get("enum"):
+        return schema["enum"][0]
+    kind = schema.get("type", "object")
+    match kind[0] if isinstance(kind, list) else kind:
+        case "object":
+            return {name: _instance(own) for name, own in schema.get("properties", {}).items()}
+        case "array":
+            return [_instance(schema.get("items"))] * int(schema.get("minItems", 0))
+        case "string":
+            return WORDS[0]
+        case "integer" | "number":
+            return schema.get("minimum", 0)
+        case "boolean":
+            return True
+    return None
 
 
 def _prompts(request: Request) -> list[str]:

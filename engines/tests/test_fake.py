@@ -1,5 +1,6 @@
 """The protocol, against the fake engine as a real process, through the official client."""
 
+import json
 import subprocess
 import sys
 import time
@@ -83,6 +84,21 @@ def test_several_choices(engine):
     ):
         streamed[chunk.choices[0].index] += chunk.choices[0].delta.content or ""
     assert streamed == texts
+
+
+def test_forms_are_kept_to(engine):
+    client = engine.client()
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}, "ok": {"enum": ["x"]}}}
+    form: Any = {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}
+    answer = client.chat.completions.create(model="tiny", messages=HELLO, response_format=form)
+    assert json.loads(answer.choices[0].message.content) == {"n": 0, "ok": "x"}
+    tool: Any = {"type": "function", "function": {"name": "f", "parameters": schema}}
+    answer = client.chat.completions.create(
+        model="tiny", messages=HELLO, tools=[tool], tool_choice="required"
+    )
+    assert answer.choices[0].finish_reason == "tool_calls"
+    [call] = answer.choices[0].message.tool_calls
+    assert json.loads(call.function.arguments) == {"n": 0, "ok": "x"}
 
 
 def test_completions_take_several_prompts(engine):

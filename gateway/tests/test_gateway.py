@@ -99,6 +99,16 @@ def test_completions_and_several_choices(engine, start_gateway, secret):
     assert (event["endpoint"], event["output_tokens"]) == ("completions", 6)
 
 
+def test_embeddings_are_passed_through_and_counted(engine, start_gateway, secret):
+    client = start_gateway(make_target(make_replica(engine))).client(secret)
+    answer = client.embeddings.create(model="tiny", input=["one two", "three"])
+    assert [len(each.embedding) for each in answer.data] == [32, 32]
+    assert answer.usage.prompt_tokens == 3
+    (event,) = read_events(count=1)
+    assert event["endpoint"] == "embeddings"
+    assert (event["input_tokens"], event["output_tokens"]) == (3, 0)
+
+
 @pytest.mark.parametrize("asked", [None, {"include_usage": True}, {"include_usage": False}])
 def test_a_stream_has_the_usage_chunk_only_if_asked(engine, start_gateway, secret, asked):
     client = start_gateway(make_target(make_replica(engine))).client(secret)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -103,3 +104,7 @@ def kv_bytes_per_token(shape: str) -> int:
     numbers = SHAPES[shape]
     kv: int = 2 * numbers["num_hidden_layers"] * numbers["num_key_value_heads"] * HEAD_SIZE * 2
     return kv
+
+
+if __name__ == "__main__":
+    print(json.dumps({"folder": str(make_checkpoint(Path(sys.argv[1]), sys.argv[2]))}))

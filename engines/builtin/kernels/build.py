@@ -14,8 +14,10 @@ from pathlib import Path
 logger = logging.getLogger(__name__)
 
 SOURCES = ("forward.c", "packing.c", "check.c")
-HEADERS = ("vectors.h", "tiles.h", "attention.h")
+HEADERS = ("vectors.h", "units.h", "tiles.h", "attention.h")
 FLAGS = ("-std=gnu11", "-O3", "-march=native", "-fopenmp", "-shared", "-fPIC")
+# Matrix units that the processor shows and a hypervisor does not let us use, or use right.
+WITHOUT_UNITS = ("-mno-amx-tile", "-mno-amx-bf16", "-mno-amx-int8")
 COMPILER = "cc"
 LIMIT_SECONDS = 60
 CHECK = "import ctypes, sys; sys.exit(ctypes.CDLL(sys.argv[1]).check())"
@@ -36,15 +38,25 @@ def library_path(*, folder: Path | None = None) -> Path:
     os.close(descriptor)
     fresh = Path(name)
     try:
-        _run([COMPILER, *FLAGS, *(str(here / each) for each in SOURCES), "-o", name, "-lm"])
-        # In a process of its own: an instruction that this machine lacks would end ours.
-        _run([sys.executable, "-c", CHECK, name])
+        try:
+            _compile(here, name)
+        except CannotBuild:
+            if "amx_bf16" not in _processor():
+                raise
+            _compile(here, name, *WITHOUT_UNITS)
         fresh.rename(path)  # whoever else built meanwhile built the same
     finally:
         with contextlib.suppress(FileNotFoundError):
             fresh.unlink()
     logger.info("compiled the kernels in %.1f s: %s", time.monotonic() - began_at, path)
     return path
+
+
+def _compile(here: Path, name: str, *flags: str) -> None:
+    sources = [str(here / each) for each in SOURCES]
+    _run([COMPILER, *FLAGS, *flags, *sources, "-o", name, "-lm"])
+    # In a process of its own: an instruction that this machine lacks would end ours.
+    _run([sys.executable, "-c", CHECK, name])
 
 
 def _cache_folder() -> Path:

@@ -96,6 +96,9 @@ def load() -> Any | None:
     except (build.CannotBuild, OSError) as error:
         logger.warning("no compiled kernels, torch's own are used: %s", error)
         return None
+    if library.prepare():
+        logger.warning("no compiled kernels: the system keeps the processor's units from us")
+        return None
     library.run_stages.argtypes = [POINTER(Model), POINTER(Step), c_int64, c_int64]
     library.pack_matrix.argtypes = [POINTER(Matrix), c_void_p, c_int64]
     library.unpack_matrix.argtypes = [POINTER(Matrix), c_void_p, c_void_p]

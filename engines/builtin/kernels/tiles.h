@@ -6,13 +6,15 @@
  * PANEL + i in its upper half, each eight more than it means.
  *
  * Rows are packed too: in blocks of equally many rows, for each pair of inputs a word of every row.
- * A block is what fits into registers together with a panel's width. */
+ * A block is what fits into registers together with a panel's width. For processors with matrix
+ * units (units.h) rows stay as they are. */
 #ifndef TILES_H
 #define TILES_H
 
+#include "units.h"
 #include "vectors.h"
 
-enum { PANEL = 32, TILE = 12, GROUP = 128, GROUP_BYTES = 4 * PANEL + GROUP / 2 * PANEL };
+enum { TILE = 12, GROUP = 128, GROUP_BYTES = 4 * PANEL + GROUP / 2 * PANEL };
 
 typedef struct {
     const void *panels;
@@ -22,11 +24,14 @@ typedef struct {
 } matrix_t;
 
 INLINE int64_t panels_of(int64_t outputs) { return (outputs + PANEL - 1) / PANEL; }
-INLINE int64_t blocks_of(int64_t rows) { return (rows + TILE - 1) / TILE; }
+INLINE int64_t blocks_of(int64_t rows, int64_t inputs) {
+    const int64_t most = by_units(rows, inputs) ? UNIT_ROWS : TILE;
+    return rows ? (rows + most - 1) / most : 1;
+}
 /* How many rows each block has, the last one perhaps fewer. */
-INLINE int64_t block_rows(int64_t rows) {
-    int64_t blocks = blocks_of(rows);
-    return blocks ? (rows + blocks - 1) / blocks : 1;
+INLINE int64_t block_rows(int64_t rows, int64_t inputs) {
+    const int64_t blocks = blocks_of(rows, inputs);
+    return rows ? (rows + blocks - 1) / blocks : 1;
 }
 
 INLINE int64_t panel_bytes(const matrix_t *matrix) {
@@ -39,7 +44,11 @@ INLINE const char *panel_at(const matrix_t *matrix, int64_t panel) {
 /* Puts values of row `row` of `rows`, from input `first` on, where the products look for them. */
 INLINE void pack_values(uint32_t *packed, int64_t rows, int64_t inputs, int64_t row, int64_t first,
                         const half_t *values, int64_t count) {
-    int64_t size = block_rows(rows), block = row / size;
+    if (by_units(rows, inputs)) {
+        memcpy(packed + row * (inputs / 2) + first / 2, values, 2 * count);
+        return;
+    }
+    const int64_t size = block_rows(rows, inputs), block = row / size;
     uint32_t *to = packed + block * size * (inputs / 2) + first / 2 * size + row % size;
     for (int64_t pair = 0; pair < count / 2; pair++) memcpy(to + pair * size, values + 2 * pair, 4);
 }
@@ -191,15 +200,16 @@ INLINE void finish(float *sum, const half_t *bias, int64_t width, half_t *out, f
 static void product(const matrix_t *matrix, const uint32_t *packed, int64_t rows, half_t *out,
                     float *wide_out, uint32_t *scratch, int64_t *counter) {
     const int64_t pairs = matrix->inputs / 2, outputs = matrix->outputs;
-    const int64_t panels = panels_of(outputs), size = block_rows(rows);
-    float sums[TILE * PANEL] __attribute__((aligned(64)));
+    const int64_t panels = panels_of(outputs), size = block_rows(rows, matrix->inputs);
+    const int64_t pace = 4 * PANEL / blocks_of(rows, matrix->inputs);
+    const int units = by_units(rows, matrix->inputs);
+    float sums[UNIT_ROWS * PANEL] __attribute__((aligned(64)));
     int64_t next = claim(counter);
     while (next < panels) {
         const int64_t panel = next;
         next = claim(counter);
         const char *weights = panel_at(matrix, panel);
         const char *ahead = panel_at(matrix, next < panels ? next : panel);
-        const int64_t pace = 4 * PANEL / blocks_of(rows);
         const int narrow = matrix->bits == 4;
         if (narrow && rows > 1) { /* what is fetched ahead then is a quarter too far, no harm */
             widen_panel(weights, matrix->inputs, scratch);
@@ -213,6 +223,8 @@ static void product(const matrix_t *matrix, const uint32_t *packed, int64_t rows
             const char *part = ahead + row / size * pairs * pace;
             if (narrow && rows == 1)
                 tile_four_bits(block, size, weights, matrix->inputs, sums);
+            else if (units)
+                unit_product(block, pairs, count, (const uint32_t *)weights, part, pace, sums);
             else
                 TILES[count](block, size, (const uint32_t *)weights, pairs, part, pace, sums);
             for (int64_t r = 0; r < count; r++) {
@@ -222,6 +234,7 @@ static void product(const matrix_t *matrix, const uint32_t *packed, int64_t rows
             }
         }
     }
+    if (units) leave_units();
 }
 
 #endif

@@ -16,7 +16,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENT = ROOT / "docs" / "benchmarks.md"
-BENCHMARKS = ("chain", "control_plane", "gateway", "training")
+BENCHMARKS = ("chain", "control_plane", "engine", "gateway", "training")
 
 
 def main() -> int:

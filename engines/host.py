@@ -17,7 +17,7 @@ DTYPES = ("auto", "bfloat16", "float16", "float32", "int4")  # int4: the weights
 TOOL_PARSERS = ("auto", "none", "hermes", "qwen3_coder")
 REASONING_PARSERS = ("auto", "none", "qwen3", "deepseek_r1")
 DEVICE = re.compile(r"^[a-z]+(:\d+)?$")
-ADAPTER_ENGINES = frozenset({"transformers", "fake"})  # load adapters while they run
+ADAPTER_ENGINES = frozenset({"transformers", "fake", "vllm"})  # load adapters while they run
 ENVIRONMENT_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
 
 

@@ -1,8 +1,10 @@
 """What one engine is to the platform: how to start it, how to look at it, how it ends."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from engines.host import ServeSpec, SpecError
 
@@ -134,6 +136,15 @@ def memory_share(spec: ServeSpec) -> float | None:
         return None
     share = spec.memory_bytes / (spec.device_memory_bytes * spec.device_count)
     return round(min(max(share, 0.05), 1.0) * 0.9, 3)
+
+
+def read_config(spec: ServeSpec) -> dict[str, Any]:
+    """The model's config.json; empty where it cannot be read."""
+    try:
+        config = json.loads((Path(spec.model_path) / "config.json").read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return config if isinstance(config, dict) else {}
 
 
 def weight_bytes(spec: ServeSpec) -> int:

@@ -10,6 +10,7 @@ from engines.launchers.launcher import (
     Place,
     core_list,
     memory_share,
+    read_config,
     thread_environment,
     weight_bytes,
 )
@@ -18,6 +19,14 @@ from engines.launchers.parsers import find_parsers
 GIB = 2**30
 PROCESS_BYTES = 4 * GIB  # on a CPU: 3.6 GiB were measured with 0.6 B parameters
 LORAS_IN_A_BATCH = 8  # each takes room on the device; more of them wait for a batch
+# Classes that vLLM 0.32 marks as taking LoRA, by their config's model_type.
+ADAPTED = frozenset(
+    {
+        "llama", "mistral", "qwen2", "qwen2_5_vl", "qwen2_moe", "qwen2_vl", "qwen3", "qwen3_5",
+        "qwen3_5_moe", "qwen3_5_moe_text", "qwen3_5_text", "qwen3_moe", "qwen3_next", "qwen3_vl",
+        "qwen3_vl_moe",
+    }
+)  # fmt: skip
 LORA_RANK = 64  # the largest that is taken, unless the arguments name another
 
 
@@ -35,7 +44,7 @@ def _command(spec: ServeSpec, place: Place) -> list[str]:
     share = memory_share(spec)
     if spec.device != "cpu" and share is not None:
         words += [f"--gpu-memory-utilization={share}"]
-    if spec.adapter_folders:
+    if _takes_adapters(spec):
         words += ["--enable-lora", f"--max-cpu-loras={spec.max_adapters}"]
         words += [f"--max-loras={min(spec.max_adapters, LORAS_IN_A_BATCH)}"]
         if "max-lora-rank" not in spec.arguments:
@@ -56,13 +65,18 @@ def _environment(spec: ServeSpec, place: Place) -> dict[str, str]:
     }
     if place.home is not None:  # compiled kernels are kept with the engine, for all its replicas
         variables["VLLM_CACHE_ROOT"] = str(place.home / "cache")
-    if spec.adapter_folders:  # the routes that load them stand behind the token
+    if _takes_adapters(spec):  # the routes that load them stand behind the token
         variables["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"
     if spec.device == "cpu":
         variables["VLLM_CPU_KVCACHE_SPACE"] = str(_cache_gib(spec))
         if spec.cores:
             variables["VLLM_CPU_OMP_THREADS_BIND"] = core_list(spec)
     return variables
+
+
+def _takes_adapters(spec: ServeSpec) -> bool:
+    """vLLM does not start at all if it is told to take adapters of a model that it has none for."""
+    return bool(spec.adapter_folders) and read_config(spec).get("model_type") in ADAPTED
 
 
 def _cache_gib(spec: ServeSpec) -> int:

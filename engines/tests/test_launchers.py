@@ -123,6 +123,7 @@ def test_a_share_of_a_device_is_a_share_of_its_memory(tmp_path):
 
 def test_vllm_takes_adapters_at_run_time_where_the_spec_names_their_folders(tmp_path):
     folder = make_folder(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "qwen3"}')
     spec = make_spec(
         engine="vllm", model_path=folder, adapter_folders=[str(tmp_path)], max_adapters=100
     )
@@ -134,6 +135,8 @@ def test_vllm_takes_adapters_at_run_time_where_the_spec_names_their_folders(tmp_
     assert started.environment["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "1"
     without = launch(make_spec(engine="vllm", model_path=folder))
     assert "--enable-lora" not in without.command
+    (tmp_path / "config.json").write_text('{"model_type": "gpt_bigcode"}')
+    assert "--enable-lora" not in launch(spec).command  # it would not start
 
 
 @pytest.mark.parametrize(

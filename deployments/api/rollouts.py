@@ -157,6 +157,11 @@ class RolloutList(OrganizationView):
     def post(self, request: Request, deployment_id: UUID) -> Response:
         """Have a deployment's replicas run something else, step by step. Refused where nothing
         would be different."""
+        if selectors.get_deployment(self.organization, deployment_id).host_id is not None:
+            raise services.NothingToRoll(
+                "An adapter on another deployment's replicas is changed at once, not rolled out.",
+                remedy="PATCH the deployment.",
+            )
         rollout = change_deployment(self, request, deployment_id)
         if rollout is None:
             raise services.NothingToRoll(

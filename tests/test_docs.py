@@ -6,7 +6,12 @@ from pathlib import Path
 import pytest
 
 from chips.choices import NODE_TRANSITIONS
-from deployments.choices import LOAD_TEST_TRANSITIONS, REPLICA_TRANSITIONS, ROLLOUT_TRANSITIONS
+from deployments.choices import (
+    ATTACHMENT_TRANSITIONS,
+    LOAD_TEST_TRANSITIONS,
+    REPLICA_TRANSITIONS,
+    ROLLOUT_TRANSITIONS,
+)
 from models_registry.choices import IMPORT_TRANSITIONS
 from training.choices import EVALUATION_TRANSITIONS, RUN_TRANSITIONS
 
@@ -18,6 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
     [
         ("Node", NODE_TRANSITIONS),
         ("Replica", REPLICA_TRANSITIONS),
+        ("Attachment", ATTACHMENT_TRANSITIONS),
         ("Rollout", ROLLOUT_TRANSITIONS),
         ("Load test", LOAD_TEST_TRANSITIONS),
         ("Training run", RUN_TRANSITIONS),

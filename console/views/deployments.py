@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from uuid import UUID
 
 from django.conf import settings
-from django.db.models import Count, Prefetch, Q
+from django.db.models import Prefetch
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404
 from django.urls import reverse
@@ -24,10 +24,11 @@ from console.pages import (
 )
 from console.traffic import read_traffic
 from console.views import autoscaling
-from deployments import services, signals
+from deployments import selectors, services, signals
 from deployments.choices import PLACED, TERMINAL, DeploymentStatus, ReplicaStatus
 from deployments.models import Deployment, Replica, ReplicaEvent, RouteTarget
 
+MOST_GUESTS = 200
 SETTLED = {DeploymentStatus.READY, DeploymentStatus.STOPPED, DeploymentStatus.FAILED}
 
 
@@ -38,7 +39,7 @@ def deployment_list(request: ConsoleRequest) -> HttpResponse:
         Deployment.objects.of(request.organization)
         .filter(deleted_at__isnull=True)
         .select_related("revision__registered_model")
-        .annotate(ready=Count("replicas", filter=Q(replicas__status=ReplicaStatus.READY)))
+        .annotate(ready=selectors.ready_replicas())
     )
     moving = rows.exclude(status__in=SETTLED).exists()
     if query:
@@ -93,7 +94,8 @@ def deployment_detail(request: ConsoleRequest, deployment_id: UUID) -> HttpRespo
             "card": card,
             "is_deleting": deployment.delete_requested_at is not None,
             "is_deleted": deployment.deleted_at is not None,
-            "ready": sum(1 for one in live if one.status == ReplicaStatus.READY),
+            "ready": selectors.count_serving(deployment),
+            "guests": selectors.list_guests(deployment)[:MOST_GUESTS],
             "live": live,
             "ended": [one for one in replicas if one.status in TERMINAL][:10],
             "log": next((one for one in reversed(live or replicas) if one.log_tail), None),
@@ -142,12 +144,15 @@ def deployment_scale(request: ConsoleRequest, deployment_id: UUID) -> HttpRespon
 @console_page(Capability.DEVELOP)
 def deployment_delete(request: ConsoleRequest, deployment_id: UUID) -> HttpResponse:
     deployment = find(request, deployment_id)
-    services.delete_deployment(
-        organization=request.organization,
-        deployment_id=deployment.pk,
-        actor=request.actor,
-        now=request.now,
-    )
+    try:
+        services.delete_deployment(
+            organization=request.organization,
+            deployment_id=deployment.pk,
+            actor=request.actor,
+            now=request.now,
+        )
+    except DomainError as error:
+        return refuse(request, error, reverse("console:deployment", args=[deployment.pk]))
     text = _("%(name)s is being deleted: its replicas drain and stop.") % {"name": deployment.name}
     return done(request, text, reverse("console:deployments"))
 
@@ -165,7 +170,7 @@ def deployment_traffic_csv(request: ConsoleRequest, deployment_id: UUID) -> Http
 
 def find(request: ConsoleRequest, deployment_id: UUID) -> Deployment:
     rows = Deployment.objects.of(request.organization).select_related(
-        "revision__registered_model__organization"
+        "revision__registered_model__organization", "host"
     )
     return get_object_or_404(rows, pk=deployment_id)
 

@@ -7,7 +7,7 @@ import time
 import httpx
 import pytest
 
-from engines.tests.make import make_adapter
+from engines.tests.make import RunningEngine, make_adapter, make_spec
 
 pytestmark = pytest.mark.processes
 
@@ -23,11 +23,28 @@ def root(tiny_model, tmp_path_factory):
     return root
 
 
-@pytest.fixture(params=["transformers", "fake"])
-def engine(request, start, root):
-    return start(
-        engine=request.param, adapter_folders=[str(root)], max_adapters=1, max_concurrency=4
-    ).wait_ready()
+@pytest.fixture(scope="module", params=["transformers", "fake"])
+def running(request, root, tiny_model, tmp_path_factory):
+    spec = make_spec(
+        engine=request.param,
+        model_path=str(tiny_model),
+        adapter_folders=[str(root)],
+        max_adapters=1,
+        max_concurrency=4,
+        max_context_tokens=400,
+    )
+    started = RunningEngine(spec, tmp_path_factory.mktemp("engine"))
+    yield started.wait_ready()
+    started.stop()
+
+
+@pytest.fixture
+def engine(running):
+    yield running
+    models = httpx.get(f"{running.url}/v1/models", headers=running.headers).json()["data"]
+    for each in models:
+        if each["parent"]:
+            post(running, "unload_lora_adapter", lora_name=each["id"])
 
 
 def post(engine, route, **body):
@@ -92,10 +109,7 @@ def test_refusals(engine, root):
         assert (bad.status_code, "only LORA" in bad.text) == (400, True)
 
 
-def test_an_answer_that_has_begun_outlives_unloading(start, root):
-    engine = start(
-        engine="transformers", adapter_folders=[str(root)], max_adapters=1, max_context_tokens=400
-    ).wait_ready()
+def test_an_answer_that_has_begun_outlives_unloading(engine, root):
     for name in ("one", "two"):
         post(engine, "load_lora_adapter", lora_name=name, lora_path=str(root / name))
     long = {"max_tokens": 300, "extra_body": {"ignore_eos": True}}

@@ -105,8 +105,8 @@ def decide(plan: Plan, sight: Sight) -> Decision:
     """One look at a rollout that has begun."""
     if sight.turned_back:
         return _go_back(plan, sight)
-    if sight.wanted == 0 and sight.has_been_ready:  # nothing is served, and the new is able to
-        return _complete(plan, sight)
+    if sight.wanted == 0 and sight.has_been_ready and not _lacks_verdict(plan, sight):
+        return _complete(plan, sight)  # nothing is served, and the new is able to
     verdict = _find_fault(plan, sight)
     if verdict is not None:
         reason, message = verdict
@@ -117,7 +117,10 @@ def decide(plan: Plan, sight: Sight) -> Decision:
 
 def _find_fault(plan: Plan, sight: Sight) -> tuple[str, str] | None:
     if sight.wanted == 0:
-        return "not_proven", "No replica is wanted any more, and no new one has been ready yet."
+        lacks = (
+            "the evaluation has not been passed" if sight.has_been_ready else "no new one was ready"
+        )
+        return "not_proven", f"No replica is wanted any more, and {lacks} yet."
     if sight.failures >= plan.max_failures:
         return "crash_loop", f"{sight.failures} new replicas failed in a row."
     if sight.gate == "failed":
@@ -214,9 +217,13 @@ def _is_held(plan: Plan, sight: Sight) -> bool:
 
 def _awaits_verdict(plan: Plan, sight: Sight) -> bool:
     """Whether only a verdict is missing for the last step."""
-    if not plan.is_gated or sight.gate == "passed" or sight.is_promoted:
+    if not _lacks_verdict(plan, sight):
         return False
     return sight.step == len(plan.steps) - 1 and (sight.step == 0 or _is_baked(plan, sight))
+
+
+def _lacks_verdict(plan: Plan, sight: Sight) -> bool:
+    return plan.is_gated and sight.gate != "passed" and not sight.is_promoted
 
 
 def _is_baked(plan: Plan, sight: Sight) -> bool:

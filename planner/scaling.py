@@ -117,6 +117,8 @@ def _wanted(
     held = f" and {load.held} held" if load.held else ""
     why = f"{load.in_flight} requests in flight{held}, target {goal.target_concurrency:g} a replica"
     reason, wanted = "concurrency", by_load
+    if not goal.max_replicas:
+        return 0, "max_replicas", "at most 0 are wanted now"
     if desired == 0 and not load.held:  # what is in flight ends on replicas that are leaving
         return 0, "asleep", "asleep until the next request"
     if memory.idle_since is not None and goal.idle_seconds is not None:

@@ -10,8 +10,8 @@ from django.db import transaction
 
 from accounts import audit
 from deployments import adapters, services, signals
-from deployments.choices import DeploymentStatus, ReplicaStatus
-from deployments.models import Autoscaling, Deployment, Replica
+from deployments.choices import ROLLOUT_OPEN, DeploymentStatus, ReplicaStatus
+from deployments.models import Autoscaling, Deployment, Replica, Rollout
 from deployments.services import autoscaling
 from planner import scaling
 from planner.scaling import Decision, Goal, Load
@@ -44,6 +44,8 @@ class Sights:
             deployment__in=deployment_ids, status__in=[ReplicaStatus.READY, ReplicaStatus.DRAINING]
         )
         self._guests = adapters.list_guest_ids(deployment_ids)
+        rollouts = Rollout.objects.filter(deployment__in=deployment_ids, status__in=ROLLOUT_OPEN)
+        self._rolling = set(rollouts.values_list("deployment", flat=True))
         for replica in placed.only("pk", "deployment_id", "status", "wanted"):
             self._replicas.setdefault(replica.deployment_id, []).append(replica)
 
@@ -59,7 +61,9 @@ class Sights:
         recent = self._recent.of(everywhere)
         guests = self._guests.get(deployment_id, ())
         held = sum(self._open.held_for(each) for each in (deployment_id, *guests))
-        is_busy = held or recent.requests or recent.output_tokens
+        # Asleep, a deployment cannot show what a change on its way is worth.
+        is_rolling = deployment_id in self._rolling
+        is_busy = held or recent.requests or recent.output_tokens or is_rolling
         return Load(
             in_flight=self._open.in_flight_on(serving),
             held=held,
@@ -124,7 +128,10 @@ def wake(deployment_id: UUID, *, now: datetime) -> bool:
     row = rows.filter(deployment=deployment_id, enabled=True).first()
     if row is None or row.deployment.desired_replicas:
         return False
-    replicas = max(1, autoscaling.goal_at(row, now=now).min_replicas)
+    goal = autoscaling.goal_at(row, now=now)
+    if not goal.max_replicas:  # hours in which none may be
+        return False
+    replicas = max(1, goal.min_replicas)
     memory = autoscaling.memory_of(row).settled(raised_at=now.timestamp())
     message = f"0 -> {replicas}: a request waits"
     decision = Decision(replicas=replicas, reason="demand", message=message, memory=memory)

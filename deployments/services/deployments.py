@@ -172,7 +172,9 @@ def want_replicas(
         )
     deployment.desired_replicas = replicas
     deployment.generation += 1
-    deployment.save(update_fields=["desired_replicas", "generation"])
+    if not replicas:  # whatever is wanted later begins anew
+        deployment.failures, deployment.next_start_at = 0, None
+    deployment.save(update_fields=["desired_replicas", "generation", "failures", "next_start_at"])
     jobs.enqueue("deployments.reconcile", deployment_id=str(deployment.pk))
     notify.routes_changed()  # gateways know by it whether to wait for a replica
 

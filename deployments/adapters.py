@@ -14,8 +14,8 @@ from django.db.models import Exists, F, OuterRef, Q, QuerySet
 from django.db.models.functions import Coalesce
 
 from accounts.models import Organization
-from deployments.choices import AttachmentStatus, DeploymentStatus, ReplicaStatus
-from deployments.models import Attachment, Autoscaling, Deployment, Replica
+from deployments.choices import ROLLOUT_OPEN, AttachmentStatus, DeploymentStatus, ReplicaStatus
+from deployments.models import Attachment, Autoscaling, Deployment, Replica, Rollout
 from engines.host import ADAPTER_ENGINES
 from models_registry.choices import RevisionKind
 from models_registry.models import Revision
@@ -32,7 +32,8 @@ def base_of(revision: Revision) -> Revision:
 
 def list_hosts(organization: Organization, adapter: Revision, *, engine: str) -> list[Deployment]:
     """Deployments that may serve the adapter besides what they serve, the best one first: ready
-    before others, whole weights before adapters with replicas of their own, the oldest."""
+    before others, whole weights before adapters with replicas of their own, the oldest. One that is
+    changing to another base or engine may not."""
     if engine not in ADAPTER_ENGINES:
         return []
     rows = Deployment.objects.of(organization).filter(
@@ -43,11 +44,23 @@ def list_hosts(organization: Organization, adapter: Revision, *, engine: str) ->
         delete_requested_at__isnull=True,
         deleted_at__isnull=True,
     )
+    rows = rows.exclude(_is_leaving_base(adapter))
     found = rows.select_related("revision").order_by("created_at")
     return sorted(
         found,
         key=lambda row: (row.status != DeploymentStatus.READY, is_adapter(row.revision)),
     )
+
+
+def _is_leaving_base(adapter: Revision) -> Exists:
+    """Of deployments: a change to another base or engine is on its way."""
+    rollouts = Rollout.objects.filter(deployment=OuterRef("pk"), status__in=ROLLOUT_OPEN)
+    same = Q(to_variant__revision=adapter.parent_id) | Q(
+        to_variant__revision__kind=RevisionKind.ADAPTER,
+        to_variant__revision__parent=adapter.parent_id,
+    )
+    stays = same & Q(to_variant__engine=OuterRef("engine"))
+    return Exists(rollouts.exclude(stays))
 
 
 def is_alive(host: Deployment) -> bool:

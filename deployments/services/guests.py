@@ -54,8 +54,9 @@ def choose_host(
         able = [host for host in hosts if adapters.is_alive(host)]
     for found in able:
         rows = Deployment.objects.select_for_update(no_key=True, of=("self",))
-        host = rows.filter(pk=found.pk, delete_requested_at__isnull=True).first()
-        if host is not None:
+        host = rows.filter(pk=found.pk).first()
+        # As it is now: what it serves, or is to serve, may have changed before it was locked.
+        if host in adapters.list_hosts(organization, revision, engine=found.engine):
             return host
     return None
 
@@ -68,7 +69,7 @@ def _named(organization: Organization, revision: Revision, host_id: UUID) -> Dep
     if host not in able:
         raise InvalidInput(
             f"{host} cannot serve {revision}: it takes an engine that loads adapters while it runs,"
-            f" and the adapter's base, {revision.parent}.",
+            f" and the adapter's base, {revision.parent}, without a rollout that is changing it.",
             field="host",
             remedy="Leave it out to have one chosen, or to give the adapter replicas of its own.",
         )

@@ -17,8 +17,9 @@ from django.db.models import Q, QuerySet
 from accounts import services as accounts
 from accounts.choices import Scope
 from common import leases
-from deployments.choices import LOAD_TEST_OVER, LoadTestStatus, ReplicaStatus
-from deployments.models import LoadTest, Replica
+from deployments import adapters
+from deployments.choices import LOAD_TEST_OVER, AttachmentStatus, LoadTestStatus, ReplicaStatus
+from deployments.models import Deployment, LoadTest, Replica
 from engines.load_client import LoadResult, LoadSpec
 
 logger = logging.getLogger(__name__)
@@ -59,10 +60,12 @@ def step_load_test(load_test_id: UUID, *, now: datetime) -> bool:
 
 
 def _begin(test: LoadTest, *, now: datetime) -> bool:
-    ready = Replica.objects.filter(deployment=test.deployment_id, status=ReplicaStatus.READY)
-    rows = list(ready.select_related("allocation"))
+    rows = list(_list_serving(test.deployment).select_related("allocation"))
     if not rows:
-        message = "No replica of the deployment is ready: start one, then test again."
+        message = (
+            "No replica of the deployment is ready. Scale it to 1 or more, or send it a request if "
+            "it sleeps until one comes; then test again."
+        )
         return _end(test, L.FAILED, "no_replica", message, now=now)
     held: dict[str, Decimal] = {}
     for row in rows:
@@ -75,6 +78,16 @@ def _begin(test: LoadTest, *, now: datetime) -> bool:
         current.save(update_fields=["replicas", "accelerators"])
         current.transition(L.RUNNING, now=now, reason="began")
     return True
+
+
+def _list_serving(deployment: Deployment) -> QuerySet[Replica]:
+    """The replicas that answer for it; an adapter's are those that have it loaded."""
+    rows = Replica.objects.filter(status=ReplicaStatus.READY, wanted=True)
+    if not adapters.is_adapter(deployment.revision):
+        return rows.filter(deployment=deployment)
+    return rows.filter(
+        attachments__deployment=deployment, attachments__status=AttachmentStatus.ATTACHED
+    )
 
 
 def _run_level(test: LoadTest, level: int, *, now: datetime) -> LoadResult | str:

@@ -151,6 +151,29 @@ def count_serving(deployment: Deployment, replicas: Sequence[Replica]) -> int:
     return rows.filter(replica__in=[replica.pk for replica in replicas]).count()
 
 
+def list_loaded(replicas: Sequence[Replica]) -> dict[UUID, set[UUID]]:
+    """By replica: the deployments of adapters that it answers for; those that are being deleted
+    left out."""
+    rows = Attachment.objects.filter(
+        replica__in=[replica.pk for replica in replicas],
+        status=A.ATTACHED,
+        deployment__delete_requested_at__isnull=True,
+    )
+    found: dict[UUID, set[UUID]] = {}
+    for replica_id, deployment_id in rows.values_list("replica", "deployment"):
+        found.setdefault(replica_id, set()).add(deployment_id)
+    return found
+
+
+def find_refusal(replica_ids: Sequence[UUID]) -> str:
+    """Why one of these replicas does not load an adapter, for people; empty if none says."""
+    rows = Attachment.objects.filter(replica__in=replica_ids, status=A.FAILED)
+    row = rows.exclude(message="").select_related("deployment").first()
+    return (
+        f"The adapter of {row.deployment} is not loaded: {row.message}" if row is not None else ""
+    )
+
+
 def observe(deployment: Deployment, host: Deployment) -> tuple[DeploymentStatus, str, str]:
     """Status, reason code and a sentence for people, of an adapter's deployment on its host."""
     rows = Attachment.objects.filter(deployment=deployment)

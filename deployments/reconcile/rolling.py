@@ -4,16 +4,18 @@ Called with the deployment locked. The row alone says where a rollout stands, so
 worker, or the same after a restart, goes on from there.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import cast
+from uuid import UUID
 
 from accounts import audit
-from deployments import notify, plans, variants
+from deployments import adapters, notify, plans, variants
 from deployments.choices import ROLLOUT_OPEN, ReplicaStatus, RolloutStatus
 from deployments.evidence import Evidence
 from deployments.models import Deployment, Replica, Rollout, RolloutEvent, Variant
+from deployments.reconcile import attaching
 from deployments.reconcile.moves import MAX_FAILURES
 from planner import rollout as planner
 
@@ -110,9 +112,7 @@ def _begin(rollout: Rollout, live: Sequence[Replica], *, now: datetime) -> bool:
     """False if there is nothing to roll: then the change holds at once, and it has ended."""
     deployment = rollout.deployment
     served = variants.ensure_served(deployment, now=now)
-    is_answering = any(
-        each.wanted and each.status == S.READY and each.variant_id == served.pk for each in live
-    )
+    is_answering = bool(_answering(deployment, _of(live, served.pk), _loaded(live)))
     if rollout.to_variant_id == served.pk:
         _end(rollout, R.COMPLETED, reason="served_already", now=now)
         return False
@@ -165,11 +165,16 @@ def _sight(
         evidence = Evidence(rollout.pk, planner.Traffic(), planner.Traffic(), is_measured=False)
     is_paused = rollout.status == R.PAUSED
     still = rollout.status_changed_at if is_paused else None
-    new = _side(live, rollout.to_variant_id, evidence.new)
+    loaded = _loaded(live)
+    fresh, before = _of(live, rollout.to_variant_id), _of(live, rollout.from_variant_id)
+    coming, going = (before, fresh) if rollout.turned_back else (fresh, before)
+    answering = _answering(rollout.deployment, going, loaded)
+    answering += _answering(rollout.deployment, coming, loaded, beside=answering)
+    new = _side(fresh, answering, evidence.new)
     has_moved = new.ready > rollout.most_ready
     return planner.Sight(
         wanted=rollout.deployment.desired_replicas,
-        old=_side(live, rollout.from_variant_id, evidence.old),
+        old=_side(before, answering, evidence.old),
         new=new,
         step=rollout.step,
         weight=rollout.weight,
@@ -185,11 +190,36 @@ def _sight(
     )
 
 
-def _side(live: Sequence[Replica], variant_id: object, traffic: planner.Traffic) -> planner.Side:
+def _of(live: Sequence[Replica], variant_id: object) -> list[Replica]:
+    """The variant's replicas that are not being let go."""
     mine = [each for each in live if each.wanted and each.variant_id == variant_id]
-    mine = [each for each in mine if each.status in (S.PENDING, S.STARTING, S.READY)]
-    ready = sum(each.status == S.READY for each in mine)
-    return planner.Side(live=len(mine), ready=ready, traffic=traffic)
+    return [each for each in mine if each.status in (S.PENDING, S.STARTING, S.READY)]
+
+
+def _loaded(live: Sequence[Replica]) -> dict[UUID, set[UUID]]:
+    return attaching.list_loaded([each for each in live if each.status == S.READY])
+
+
+def _answering(
+    deployment: Deployment,
+    replicas: Sequence[Replica],
+    loaded: Mapping[UUID, set[UUID]],
+    *,
+    beside: Sequence[Replica] = (),
+) -> list[Replica]:
+    """Those that answer for the deployment: an adapter's once they have it loaded. With `beside`,
+    also for every adapter that one of those answers for, so that they can take their place."""
+    needed = {deployment.pk} if adapters.is_adapter(deployment.revision) else set()
+    needed = needed.union(*(loaded.get(each.pk, set()) for each in beside))
+    ready = [each for each in replicas if each.status == S.READY]
+    return [each for each in ready if needed <= loaded.get(each.pk, set())]
+
+
+def _side(
+    live: Sequence[Replica], answering: Sequence[Replica], traffic: planner.Traffic
+) -> planner.Side:
+    ready = sum(each in answering for each in live)
+    return planner.Side(live=len(live), ready=ready, traffic=traffic)
 
 
 def _seconds(since: datetime | None, until: datetime) -> float:
@@ -233,7 +263,7 @@ def _write(
 
 
 def _waiting_message(rollout: Rollout, live: Sequence[Replica]) -> str:
-    """Why new replicas do not start, for people."""
+    """Why new replicas do not start or answer, for people."""
     for each in live:
         if each.variant_id == rollout.to_variant_id and each.status == S.PENDING and each.message:
             plan = plans.read(rollout.plan)
@@ -241,7 +271,8 @@ def _waiting_message(rollout: Rollout, live: Sequence[Replica]) -> str:
                 ' Where there is no room beside the old replicas, roll out with strategy "replace".'
             )
             return each.message + (way if plan.max_surge else "")
-    return ""
+    mine = [each.pk for each in _of(live, rollout.to_variant_id)]
+    return attaching.find_refusal(mine)
 
 
 def _last_failure(rollout: Rollout) -> str:

@@ -105,7 +105,7 @@ def test_without_a_ready_replica_it_fails_with_the_remedy(tmp_path: Path) -> Non
     )
     drive(test)
     assert (test.status, test.status_reason) == ("failed", "no_replica")
-    assert "start one" in test.message
+    assert "Scale it to 1 or more" in test.message
 
 
 def test_a_target_that_answers_nothing_ends_the_ramp_at_once(tmp_path: Path, settings) -> None:

@@ -166,3 +166,38 @@ class CopiesStep(NameStep):
         if least is not None and most is not None and most < least:
             self.add_error("max_replicas", _("This is less than the least. Use as many or more."))
         return cleaned
+
+
+class RevisionChange(forms.Form):
+    """Another revision in the place of what is served; of an adapter on a host, all there is."""
+
+    revision = forms.ChoiceField(label=_("Revision"))
+
+    def __init__(self, *args: Any, revisions: Choices, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["revision"].choices = revisions  # type: ignore[attr-defined]
+
+
+class ChangeForm(WhereStep, RevisionChange):
+    """What a deployment's replicas shall run from now on, and how they get there."""
+
+    strategy = forms.ChoiceField(
+        label=_("How it is rolled out"),
+        required=False,
+        choices=[
+            ("", _("As this deployment always does")),
+            ("surge", _("New replicas first: needs room for one more")),
+            ("replace", _("Old replicas first: needs no room, serves with one fewer")),
+        ],
+    )
+
+    field_order = (
+        "revision",
+        "engine",
+        "share",
+        "count",
+        "pool_name",
+        "max_context_tokens",
+        "max_concurrency",
+        "strategy",
+    )

@@ -81,6 +81,35 @@ EVENT_WORDS: dict[str, str | Promise] = {
     "warning": _("Warning"),
 }
 
+# Why something is as it is: codes of engines' failures and of what the reconciler waits for.
+REASON_WORDS: dict[str, str | Promise] = {
+    "disk_full": _("Disk full"),
+    "port_taken": _("Port taken"),
+    "device_missing": _("No device found"),
+    "out_of_memory": _("Out of memory"),
+    "cache_too_small": _("Too little memory for the cache"),
+    "unsupported_architecture": _("Architecture not supported"),
+    "unsupported_tokenizer": _("Tokenizer not supported"),
+    "context_too_long": _("Context too long"),
+    "tensor_parallel": _("Does not divide among the accelerators"),
+    "unsupported_dtype": _("Number format not supported"),
+    "unreadable_weights": _("Weights cannot be read"),
+    "bad_argument": _("Argument refused"),
+    "engine_incomplete": _("Engine incomplete"),
+    "engine_exited": _("Engine ended"),
+    "startup_limit": _("Not ready in time"),
+    "engine_unhealthy": _("Engine does not answer"),
+    "engine_silent": _("Engine does not answer"),
+    "node_lost": _("Node lost"),
+    "replicas_failed": _("Replicas failed"),
+    "starting_again": _("Starting again"),
+}
+
+
+def reason_word(code: str) -> str:
+    """A heading for a reason code; empty for one that needs no word beside its message."""
+    return str(REASON_WORDS.get(code, ""))
+
 
 def event_word(kind: str) -> str:
     """What happened: our word for it, or the kind as it is written."""

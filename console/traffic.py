@@ -1,7 +1,7 @@
 """What a deployment does now, for its page: from the gateways' signals to stats and charts."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
@@ -15,6 +15,14 @@ from deployments.signals import BUCKET_SECONDS, Totals
 
 RECENT_SECONDS = 60
 HISTORY_SECONDS = 840
+
+
+@dataclass(frozen=True)
+class Load:
+    """What one replica does: requests in flight now, tokens a second over the last minute."""
+
+    in_flight: int = 0
+    tokens_per_second: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -32,6 +40,7 @@ class Traffic:
     inter_token: float | None
     had_requests: bool
     charts: list[tuple[str, Chart]]  # (id, chart)
+    by_replica: dict[UUID, Load] = field(default_factory=dict)
 
 
 def read_traffic(
@@ -58,6 +67,15 @@ def read_traffic(
         inter_token=_milliseconds(recent.inter_token_seconds),
         had_requests=any(totals.requests or totals.output_tokens for _at, totals in history),
         charts=_charts(history[:-1], csv_url=csv_url),  # the last bucket is not over yet
+        by_replica={
+            each: Load(
+                in_flight=0 if present is None else present.in_flight_on([each]),
+                tokens_per_second=(
+                    0.0 if window is None else window.of([each]).output_tokens / seconds
+                ),
+            )
+            for each in replica_ids
+        },
     )
 
 

@@ -5,6 +5,7 @@ from django.urls import path
 from console.views import (
     audit,
     autoscaling,
+    changing,
     chips,
     datasets,
     deploying,
@@ -18,6 +19,7 @@ from console.views import (
     overview,
     playground,
     preferences,
+    replica_logs,
     rollouts,
     runs,
     search,
@@ -78,6 +80,21 @@ urlpatterns = [
         "deployments/<uuid:deployment_id>/delete/",
         deployments.deployment_delete,
         name="deployment_delete",
+    ),
+    path(
+        "deployments/<uuid:deployment_id>/change/",
+        changing.deployment_change,
+        name="deployment_change",
+    ),
+    path(
+        "deployments/<uuid:deployment_id>/logs/",
+        replica_logs.deployment_logs,
+        name="deployment_logs",
+    ),
+    path(
+        "deployments/<uuid:deployment_id>/replicas/<uuid:replica_id>/log.txt",
+        replica_logs.replica_log,
+        name="replica_log",
     ),
     path(
         "deployments/<uuid:deployment_id>/traffic.csv",

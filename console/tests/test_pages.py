@@ -58,6 +58,7 @@ def arguments(world: World) -> dict[str, object]:
         "run_id": world.run.pk,
         "evaluation_id": world.evaluation.pk,
         "deployment_id": world.deployment.pk,
+        "replica_id": world.deployment.replicas.get(status="ready").pk,
         "load_test_id": world.load_test.pk,
         "rollout_id": world.rollout.pk,
         "key_id": world.key.pk,

@@ -1,6 +1,8 @@
 """Deployments: does it answer, how fast, on which chips?"""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
 from django.conf import settings
@@ -13,7 +15,8 @@ from django.views.decorators.http import require_POST
 
 from accounts.choices import Capability
 from common.errors import DomainError, InvalidInput
-from console import charts, forms, rollouts, tables, traffic
+from console import charts, forms, rollouts, statuses, tables, traffic
+from console import replicas as drawing
 from console.downloads import csv_download
 from console.pages import (
     ConsoleRequest,
@@ -78,11 +81,12 @@ def deployment_list(request: ConsoleRequest) -> HttpResponse:
 @console_page()
 def deployment_detail(request: ConsoleRequest, deployment_id: UUID) -> HttpResponse:
     deployment = find(request, deployment_id)
-    replicas = _replicas(deployment)
+    replicas = list_replicas(deployment)
     live = [one for one in replicas if one.status not in TERMINAL]
     names = _public_names(deployment)
     csv_url = reverse("console:deployment_traffic", args=[deployment.pk])
     card = rollouts.card_of(deployment, now=request.now)
+    seen = read_traffic(deployment, [one.pk for one in replicas], now=request.now, csv_url=csv_url)
     return show_live(
         request,
         "console/deployments/detail.html",
@@ -98,10 +102,10 @@ def deployment_detail(request: ConsoleRequest, deployment_id: UUID) -> HttpRespo
             "guests": selectors.list_guests(deployment)[:MOST_GUESTS],
             "live": live,
             "ended": [one for one in replicas if one.status in TERMINAL][:10],
-            "log": next((one for one in reversed(live or replicas) if one.log_tail), None),
-            "traffic": read_traffic(
-                deployment, [one.pk for one in replicas], now=request.now, csv_url=csv_url
-            ),
+            "places": drawing.draw(live, load=None if seen is None else seen.by_replica),
+            "failure": _failure(deployment, replicas),
+            **drawing.logs(deployment, replicas, asked=request.GET.get("replica", "")),
+            "traffic": seen,
             "load_tests": deployment.load_tests.all()[:5],
             "events": ReplicaEvent.objects.filter(replica__deployment=deployment)
             .select_related("replica")
@@ -160,7 +164,7 @@ def deployment_delete(request: ConsoleRequest, deployment_id: UUID) -> HttpRespo
 @console_page()
 def deployment_traffic_csv(request: ConsoleRequest, deployment_id: UUID) -> HttpResponse:
     deployment = find(request, deployment_id)
-    replica_ids = [one.pk for one in _replicas(deployment)]
+    replica_ids = [one.pk for one in list_replicas(deployment)]
     history = signals.read_history(
         replica_ids, seconds=traffic.HISTORY_SECONDS, at=request.now.timestamp()
     )
@@ -175,14 +179,34 @@ def find(request: ConsoleRequest, deployment_id: UUID) -> Deployment:
     return get_object_or_404(rows, pk=deployment_id)
 
 
-def _replicas(deployment: Deployment) -> list[Replica]:
+def list_replicas(deployment: Deployment) -> list[Replica]:
+    """The newest, with all that a page tells of them; `allocation.held_slots` are its slots."""
     slots = Prefetch("allocation__slots", to_attr="held_slots")
-    rows = deployment.replicas.select_related("node", "allocation", "revision__registered_model")
+    rows = deployment.replicas.select_related(
+        "node", "allocation", "variant", "revision__registered_model"
+    )
     return list(
         rows.prefetch_related(slots, "allocation__slots__accelerator__type").order_by(
             "-created_at"
         )[:30]
     )
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why the newest replica that failed did, for as long as none has become ready since."""
+
+    heading: str
+    text: str
+    at: datetime | None
+
+
+def _failure(deployment: Deployment, replicas: Iterable[Replica]) -> Failure | None:
+    newest = next((one for one in replicas if one.status == ReplicaStatus.FAILED), None)
+    if newest is None or not deployment.failures or deployment.deleted_at is not None:
+        return None
+    heading = statuses.reason_word(newest.status_reason) or _("A replica failed")
+    return Failure(heading=heading, text=newest.message, at=newest.ended_at)
 
 
 def _is_moving(deployment: Deployment, live: Iterable[Replica]) -> bool:

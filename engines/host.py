@@ -16,6 +16,7 @@ DTYPES = ("auto", "bfloat16", "float16", "float32", "int4")  # int4: the weights
 # Named as vLLM's flags name them, so that one field serves every engine.
 TOOL_PARSERS = ("auto", "none", "hermes", "qwen3_coder")
 REASONING_PARSERS = ("auto", "none", "qwen3", "deepseek_r1")
+OWN_ENGINES = ("transformers", "fake")
 DEVICE = re.compile(r"^[a-z]+(:\d+)?$")
 ADAPTER_ENGINES = frozenset({"transformers", "fake", "vllm"})  # load adapters while they run
 ENVIRONMENT_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
@@ -121,6 +122,12 @@ class ServeSpec:
             )
         if self.dtype not in DTYPES:
             raise SpecError("dtype", f"{self.dtype!r} is not known", f"use one of {list(DTYPES)}")
+        if self.dtype == "int4" and self.engine not in OWN_ENGINES:
+            raise SpecError(
+                "dtype",
+                f"{self.engine} does not make four-bit weights of others",
+                "serve it with the built-in engine, or as auto",
+            )
         if not isinstance(self.device, str) or not DEVICE.match(self.device):
             raise SpecError(
                 "device", f"{self.device!r} is no torch device", "write it like cpu or cuda:0"

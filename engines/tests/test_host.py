@@ -89,3 +89,10 @@ def test_the_fake_host_starts_once_and_stops():
     host.stop("a")
     host.stop("a")
     assert host.observe("a") is Seen.ABSENT
+
+
+def test_four_bits_are_made_by_the_built_in_engine_alone():
+    make_spec(engine="transformers", dtype="int4")
+    with pytest.raises(SpecError) as caught:
+        make_spec(engine="vllm", dtype="int4")
+    assert caught.value.field == "dtype"

@@ -120,14 +120,7 @@ class ServeSpec:
             raise SpecError(
                 "model_path", f"{self.model_path!r} is relative", "give the absolute folder"
             )
-        if self.dtype not in DTYPES:
-            raise SpecError("dtype", f"{self.dtype!r} is not known", f"use one of {list(DTYPES)}")
-        if self.dtype == "int4" and self.engine not in OWN_ENGINES:
-            raise SpecError(
-                "dtype",
-                f"{self.engine} does not make four-bit weights of others",
-                "serve it with the built-in engine, or as auto",
-            )
+        self._check_dtype()
         if not isinstance(self.device, str) or not DEVICE.match(self.device):
             raise SpecError(
                 "device", f"{self.device!r} is no torch device", "write it like cpu or cuda:0"
@@ -182,6 +175,16 @@ class ServeSpec:
         if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
             raise SpecError(
                 name, f"{value!r} is out of range", f"give a whole number from {low} to {high}"
+            )
+
+    def _check_dtype(self) -> None:
+        if self.dtype not in DTYPES:
+            raise SpecError("dtype", f"{self.dtype!r} is not known", f"use one of {list(DTYPES)}")
+        if self.dtype == "int4" and self.engine not in OWN_ENGINES:
+            raise SpecError(
+                "dtype",
+                f"{self.engine} does not make four-bit weights of others",
+                "serve it with the built-in engine, or as auto",
             )
 
     def _check_cores(self) -> None:

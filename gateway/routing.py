@@ -35,6 +35,7 @@ class Router:
     def __init__(self) -> None:
         self._open: defaultdict[str, int] = defaultdict(int)
         self._faults: dict[str, Fault] = {}
+        self._tried: set[str] = set()  # those that failed, and that a request tries again now
         self._hung: set[str] = set()
 
     def choose(self, route: Route, *, tried: Set[str] = frozenset()) -> Choice | None:
@@ -52,10 +53,17 @@ class Router:
         idle = [replica for replica in replicas if self._open[replica.id] == fewest]
         return Choice(target, idle[0] if len(idle) == 1 else random.choice(idle))  # noqa: S311
 
-    def opened(self, replica_id: str) -> None:
+    def opened(self, replica_id: str) -> bool:
+        """True where the request tries a replica again that has failed: tell `closed`."""
         self._open[replica_id] += 1
+        is_trial = replica_id in self._faults
+        if is_trial:
+            self._tried.add(replica_id)
+        return is_trial
 
-    def closed(self, replica_id: str) -> None:
+    def closed(self, replica_id: str, *, is_trial: bool = False) -> None:
+        if is_trial:
+            self._tried.discard(replica_id)
         self._open[replica_id] -= 1
         if self._open[replica_id] <= 0:
             del self._open[replica_id]
@@ -77,6 +85,7 @@ class Router:
     def answered(self, replica_id: str) -> None:
         if self._faults:
             self._faults.pop(replica_id, None)
+            self._tried.discard(replica_id)
 
     def hung(self, replica_id: str) -> None:
         """It answers nobody: nothing is sent to it until it has `recovered`."""
@@ -104,9 +113,7 @@ class Router:
         """Those that failed; once their time is up, one request at a time may try them."""
         now = time.monotonic()
         return {
-            each
-            for each, fault in self._faults.items()
-            if fault.until > now or self._open.get(each)
+            each for each, fault in self._faults.items() if fault.until > now or each in self._tried
         }
 
     def _by_weight(

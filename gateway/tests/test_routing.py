@@ -93,3 +93,21 @@ def test_what_one_variant_of_a_deployment_breaks_on_is_tried_on_the_other():
     seen = {choose(Router(), route, tried={new[0].id}).id for _ in range(50)}
     assert seen == {old.id}
     assert choose(Router(), route, tried={new[0].id, old.id}) is not None
+
+
+def test_long_streams_from_before_a_failure_do_not_keep_a_replica_from_being_tried(monkeypatch):
+    clock = [1000.0]
+    monkeypatch.setattr(routing, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    router = Router()
+    blinked, other = make_replica(), make_replica()
+    route = make_route(ORGANIZATION, make_target(blinked, other))
+    router.opened(blinked.id)  # goes on all the while
+    router.failed(blinked.id)
+    for _ in range(5):
+        router.opened(other.id)
+    clock[0] += 3
+    assert choose(router, route) == blinked
+    is_trial = router.opened(blinked.id)
+    assert choose(router, route) == other  # one at a time
+    router.closed(blinked.id, is_trial=is_trial)
+    assert choose(router, route) == blinked

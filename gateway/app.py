@@ -181,12 +181,7 @@ class Gateway:
         route = self._directory.find_route(key.organization_id, name)
         if route is None:
             raise errors.no_such_model(name)
-        if not auth.may_use(key, name):
-            raise errors.forbidden(
-                f"This API key may not use the model {name!r}.",
-                code="model_not_allowed",
-                param="model",
-            )
+        auth.check_model(key, name)
         return route
 
 

@@ -33,6 +33,12 @@ async def authenticate(header: bytes | None, *, directory: Directory) -> Key:
     is_same = hmac.compare_digest(expected, hash_secret(secret))
     if key is None or not is_same:
         raise errors.unauthenticated(f"This API key is unknown. {HELP}")
+    check_standing(key)
+    return key
+
+
+def check_standing(key: Key) -> None:
+    """Whether a key that was once let in still is. Raises ApiError: 401 or 403."""
     if key.is_revoked:
         raise errors.unauthenticated(f"This API key was revoked. {HELP}")
     if key.expires_at is not None and key.expires_at <= time.time():
@@ -47,7 +53,16 @@ async def authenticate(header: bytes | None, *, directory: Directory) -> Key:
             "This API key was not made for inference: use one with the scope `inference`.",
             code="missing_scope",
         )
-    return key
+
+
+def check_model(key: Key, name: str) -> None:
+    """Raises ApiError (403) where the key may not use the model."""
+    if not may_use(key, name):
+        raise errors.forbidden(
+            f"This API key may not use the model {name!r}.",
+            code="model_not_allowed",
+            param="model",
+        )
 
 
 def may_use(key: Key, model_name: str) -> bool:

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from gateway import errors
-from gateway.directory import Directory, Route, Target, Waits
+from gateway import auth, errors
+from gateway.directory import Directory, Key, Route, Target, Waits
 from gateway.routing import Router
 
 logger = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ class HoldSettings:
 class Held:
     """One request and its place. Its time counts over all of its waits together."""
 
-    organization_id: str
+    key: Key
     name: str  # of the route
     tried: set[str] = field(default_factory=set)  # replicas that it does not wait for
     since: float = field(default_factory=time.monotonic)
@@ -82,7 +82,7 @@ class Holding:
     ) -> Route:
         """Wait for a replica that was not tried, or for the end of all hope; the route as it is
         then. Raises ApiError: 503 when too many wait already or its time is over, 404 when the
-        model is gone."""
+        model is gone, 401 or 403 when its key is no longer let in."""
         queue = self._queues.setdefault(target.deployment_id, deque())
         if len(queue) >= self._settings.most_held:
             raise errors.too_many_held(held.name, retry_after_seconds=RETRY_AFTER_SECONDS)
@@ -96,9 +96,13 @@ class Holding:
                 why=target.message,
                 retry_after_seconds=RETRY_AFTER_SECONDS,
             )
-        route = self._directory.find_route(held.organization_id, held.name)
+        route = self._directory.find_route(held.key.organization_id, held.name)
         if route is None:
             raise errors.no_such_model(held.name)
+        key = self._directory.find_key(held.key.prefix)  # as it is by now
+        if key is not None:
+            auth.check_standing(key)
+            auth.check_model(key, held.name)
         return route
 
     def close(self) -> None:
@@ -132,14 +136,14 @@ class Holding:
         for queue in self._queues.values():
             known: dict[tuple[str, str, frozenset[str]], bool] = {}
             for held in queue:
-                case = (held.organization_id, held.name, frozenset(held.tried))
+                case = (held.key.organization_id, held.name, frozenset(held.tried))
                 if case not in known:
                     known[case] = self._is_over(held)
                 if known[case]:
                     held.release()
 
     def _is_over(self, held: Held) -> bool:
-        route = self._directory.find_route(held.organization_id, held.name)
+        route = self._directory.find_route(held.key.organization_id, held.name)
         if route is None or self._router.choose(route, tried=held.tried) is not None:
             return True
         target = may_wait(route)

@@ -128,7 +128,7 @@ class Transfer:
             reasons = [each.message for each in route.targets]
             raise errors.not_ready(self._inbound.call.model, reasons=reasons)
         if self._held is None:
-            self._held = Held(self._inbound.key.organization_id, route.name)
+            self._held = Held(self._inbound.key, route.name)
         self._held.tried = set(tried)
         moment = COOL_DOWN_SECONDS if failure is not None else None
         began = time.monotonic()
@@ -141,7 +141,7 @@ class Transfer:
         router, replica = self._services.router, choice.replica
         address = (replica.host, replica.port)
         self._exchange = exchange = self._services.pool.exchange(address)
-        router.opened(replica.id)
+        is_trial = router.opened(replica.id)
         flight = self._services.signals.open(replica.id, is_streamed=self._inbound.call.stream)
         try:
             request = upstream.build_request(
@@ -164,7 +164,7 @@ class Transfer:
             await self._judge(choice, exchange, first, flight)
         finally:
             exchange.finish()
-            router.closed(replica.id)
+            router.closed(replica.id, is_trial=is_trial)
             self._services.signals.close(flight)
 
     async def _judge(

@@ -9,9 +9,12 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from django.utils import timezone
 
-from accounts.models import Organization
+from accounts import services as accounts
+from accounts.models import ApiKey, Organization
 from accounts.tests.make import make_key, make_organization
+from common import notices
 from common.ids import new_id
 from deployments import signals
 from engines.tests.make import RunningEngine, make_spec
@@ -192,6 +195,21 @@ def test_a_model_that_goes_while_it_is_waited_for_is_gone(start_gateway, client,
     wait_until(lambda: gateway.held() == 1)
     gateway.source.routes = []
     assert held.result(10).status_code == 404
+
+
+def test_a_key_that_is_revoked_while_its_request_is_held_gets_no_answer(
+    start_gateway, start_engine, organization, client, threads
+):
+    gateway = start_gateway(make_own_target(**ASLEEP))
+    held = threads.submit(ask, client, gateway)
+    wait_until(lambda: gateway.held() == 1)
+    ApiKey.objects.update(revoked_at=timezone.now())
+    notices.publish(accounts.KEYS)
+    prefix = ApiKey.objects.get().prefix
+    wait_until(lambda: (key := gateway.directory.find_key(prefix)) and key.is_revoked)
+    gateway.route(organization, make_own_target(make_replica(start_engine())))
+    assert held.result(20).status_code == 401
+    read_events(count=0)
 
 
 def test_one_that_falls_asleep_with_a_request_on_its_way_is_woken(

@@ -43,7 +43,10 @@ class OneOfEach:
 
     def load_routes(self) -> list[Route]:
         replica = Replica(
-            id=KEY_ID, host="127.0.0.1", port=int(os.environ["BENCH_ENGINE_PORT"]), token="t"
+            id=KEY_ID,
+            host="127.0.0.1",
+            port=int(os.environ["BENCH_ENGINE_PORT"]),
+            token=os.environ.get("BENCH_ENGINE_TOKEN", "t"),
         )
         target = Target(
             deployment_id=KEY_ID,

@@ -92,7 +92,8 @@ def layer_parameters(shape: str) -> int:
     heads, kv_heads = numbers["num_attention_heads"], numbers["num_key_value_heads"]
     attention = hidden * HEAD_SIZE * (2 * heads + 2 * kv_heads)
     layers: int = numbers["num_hidden_layers"]
-    return layers * (attention + 3 * hidden * inner)
+    total: int = layers * (attention + 3 * hidden * inner)
+    return total
 
 
 def head_parameters(shape: str) -> int:

@@ -189,7 +189,7 @@ class Bench:
                 seen = self.load(server, clients=1, times=1, tokens=1)
                 if seen["first_token_p50_ms"] is not None:
                     waited = seen["first_token_p50_ms"] / 1e3
-                    return seen["began_at"] + waited - process.create_time()
+                    return float(seen["began_at"] + waited - process.create_time())
             time.sleep(0.1)
         raise SystemExit(f"{server.command} gives no token")
 

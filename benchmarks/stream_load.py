@@ -6,6 +6,7 @@ answers it. Tokens are counted by the engine's usage where it tells one, else by
 """
 
 import asyncio
+import functools
 import json
 import re
 import statistics
@@ -99,7 +100,7 @@ async def run(options: dict[str, Any]) -> dict[str, Any]:
     clients = []
     for number in range(options["clients"]):
         _, client = await loop.create_connection(
-            lambda number=number: Client(options, number), "127.0.0.1", options["port"]
+            functools.partial(Client, options, number), "127.0.0.1", options["port"]
         )
         clients.append(client)
     await asyncio.wait_for(asyncio.gather(*(each.done for each in clients)), options["limit"])

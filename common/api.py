@@ -1,5 +1,6 @@
 """DRF glue shared by every app: one error shape, one pagination."""
 
+import functools
 from typing import Any
 
 from django.core.exceptions import PermissionDenied
@@ -41,6 +42,7 @@ class Pagination(LimitOffsetPagination):
         return pages.get_paginated_response(serializer(page, many=True).data)
 
 
+@functools.cache  # two lists of the same rows have one shape, not two of one name
 def paginated(serializer: type[serializers.BaseSerializer[Any]]) -> Any:
     """The OpenAPI shape of a page of `serializer`, for `extend_schema(responses=...)`."""
     name = serializer.__name__.removesuffix("Body") + "Page"

@@ -49,7 +49,7 @@ def ids_of(world: World) -> dict[str, Any]:
         "load_test_id": world.load_test.pk,
         "rollout_id": world.rollout.pk,
         "key_id": world.key.pk,
-        "member_id": world.person.pk,
+        "member_id": world.person.memberships.get().pk,
         "user_id": world.person.pk,
         "node_id": world.node.pk,
         "pool_id": world.node.pool_id,

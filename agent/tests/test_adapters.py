@@ -80,7 +80,10 @@ def test_adapters_join_a_running_engine_and_come_back_with_its_successor(
     base = publish(source, "base", RevisionKind.BASE)
     organization = base.registered_model.organization
     agent.start()
-    options = {"engine": "transformers", "settings": {"dtype": "float32", "max_adapters": 2}}
+    options: dict[str, Any] = {
+        "engine": "transformers",
+        "settings": {"dtype": "float32", "max_adapters": 2},
+    }
     host = make_deployment(tmp_path, organization, name="base", revision=base, **options)
     agent.until(lambda: is_ready(host), seconds=120)
     pid = Replica.objects.get().pid

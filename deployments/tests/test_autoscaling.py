@@ -235,6 +235,7 @@ def test_a_replica_that_is_silent_for_too_long_is_replaced(deployment: Deploymen
     silent.refresh_from_db()
     slow.refresh_from_db()
     assert (silent.status, silent.status_reason) == ("draining", "engine_silent")
+    assert silent.drain_deadline_at is not None
     assert silent.drain_deadline_at > NOW
     assert slow.status == "ready"
     reconcile.reconcile_deployment(deployment.pk, now=NOW)

@@ -4,6 +4,7 @@ import concurrent.futures
 import socket
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import httpx
@@ -118,6 +119,10 @@ def test_a_request_wakes_the_deployment_and_is_answered_when_it_is_ready(
     read_events(count=2)
 
 
+def is_held(gateway: Any, count: int) -> bool:
+    return bool(gateway.held() == count)
+
+
 def test_fifty_are_held_and_answered_in_order(
     start_gateway, start_engine, organization, client, threads
 ):
@@ -125,7 +130,7 @@ def test_fifty_are_held_and_answered_in_order(
     answers = []
     for number in range(50):
         answers.append(threads.submit(ask, client, gateway, text=f"number {number}"))
-        wait_until(lambda held=number + 1: gateway.held() == held)
+        wait_until(partial(is_held, gateway, number + 1))
     wait_until(lambda: (now := signals.read_now()) is not None and now.held_for(DEPLOYMENT) == 50)
     ended: list[int] = []
     for number, answer in enumerate(answers):

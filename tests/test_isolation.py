@@ -47,6 +47,7 @@ def ids_of(world: World) -> dict[str, Any]:
         "evaluation_id": world.evaluation.pk,
         "deployment_id": world.deployment.pk,
         "load_test_id": world.load_test.pk,
+        "replica_id": world.deployment.replicas.first().pk,
         "rollout_id": world.rollout.pk,
         "key_id": world.key.pk,
         "member_id": world.person.memberships.get().pk,

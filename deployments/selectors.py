@@ -102,6 +102,7 @@ TARGET_FIELDS = (
         )
     ),
     "targets__deployment__host__status",
+    "targets__deployment__host_id",
 )
 # Of a deployment whose replicas are on their way; others wait for hardware, or for a person.
 COMING = {"starting", "starting_again", "all_ready"}
@@ -122,7 +123,8 @@ def get_routing_table() -> list[RouteRow]:
         _, _, targets = found.setdefault((organization_id, name), (created_at, slug, []))
         if target[0] is not None:
             row = _target_row(target, tuple(ready.get(target[0], ())))
-            targets.extend(_split(row, rollouts.get(row.deployment_id)))
+            bearer_id = target[-1] or row.deployment_id
+            targets.extend(_split(row, rollouts.get(bearer_id)))
     return [
         RouteRow(
             organization_id=organization_id,
@@ -160,8 +162,9 @@ def _list_moving_rollouts() -> dict[UUID, Rollout]:
 
 
 def _split(row: TargetRow, rollout: Rollout | None) -> list[TargetRow]:
-    """The target as it is, or its two variants with their shares. One that has no ready replica
-    leaves its share to the other, so that other targets of the route get no more than theirs."""
+    """The target as it is, or its two variants with their shares. `rollout` is its own, or of the
+    host that serves it. A variant that has no ready replica leaves its share to the other, so that
+    other targets of the route get no more than theirs."""
     if rollout is None:
         return [row]
     variant = rollout.to_variant
@@ -175,17 +178,17 @@ def _split(row: TargetRow, rollout: Rollout | None) -> list[TargetRow]:
         left = row.weight * (1 - share)
         sides.append(replace(row, weight=left, replicas=old, variant_id=old[0].variant_id))
     if share:
-        sides.append(
-            replace(
-                row,
-                weight=row.weight * share,
-                revision_id=variant.revision_id,
-                revision_name=str(variant.revision),
-                max_concurrency=_concurrency(variant.settings),
-                replicas=new,
-                variant_id=variant.pk,
-            )
+        side = replace(
+            row,
+            weight=row.weight * share,
+            max_concurrency=_concurrency(variant.settings),
+            replicas=new,
+            variant_id=variant.pk,
         )
+        if rollout.deployment_id == row.deployment_id:  # an adapter's revision is its own
+            revision = variant.revision
+            side = replace(side, revision_id=revision.pk, revision_name=str(revision))
+        sides.append(side)
     return sides
 
 

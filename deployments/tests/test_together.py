@@ -9,7 +9,7 @@ from django.conf import settings as django_settings
 
 from accounts.tests.make import NOW
 from common.errors import DomainError
-from deployments import load_testing, reconcile, services, signals
+from deployments import load_testing, reconcile, selectors, services, signals
 from deployments.choices import AttachmentStatus, LoadTestStatus, ReplicaStatus, RolloutStatus
 from deployments.models import Attachment, Deployment, LoadTest, Replica
 from deployments.services import autoscaling
@@ -153,6 +153,26 @@ def test_a_hosts_new_replica_counts_once_it_has_the_adapters_of_the_old_one(
     attach(new, tuned, AttachmentStatus.ATTACHED)
     rolling.settle()
     assert rolling.rollout().status == R.COMPLETED
+
+
+def test_requests_for_an_adapter_are_shared_as_its_hosts_rollout_says(tmp_path: Path) -> None:
+    rolling = Rolling(make_deployment(tmp_path, name="base", replicas=2))
+    host = rolling.deployment
+    adapter = make_adapter_revision(tmp_path, host.revision, name="a")
+    tuned = make_deployment(tmp_path, host.organization, name="tuned", revision=adapter)
+    for replica in rolling.ready():
+        attach(replica, tuned, AttachmentStatus.ATTACHED)
+    rolling.change(settings={"max_waiting": 1})
+    rolling.settle()
+    for replica in rolling.of("new"):
+        attach(replica, tuned, AttachmentStatus.ATTACHED)
+    assert rolling.weights() == {1: 100}
+    rolling.look()
+    rows = {row.name: row.targets for row in selectors.get_routing_table()}
+    assert [each.weight for each in rows["base"]] == [90, 10]
+    assert [each.weight for each in rows["tuned"]] == [90, 10]
+    assert {each.revision_id for each in rows["tuned"]} == {adapter.pk}
+    assert {each.deployment_id for each in rows["tuned"]} == {tuned.pk}
 
 
 def attach(

@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -135,7 +136,8 @@ def wait_for(server: Server, token: str) -> None:
         try:
             if not load(server, token, clients=1, tokens=1)["failure"]:
                 return
-        except SystemExit:
+            time.sleep(0.5)
+        except subprocess.CalledProcessError:  # nothing listens yet
             time.sleep(0.5)
     raise SystemExit("the engine gives no token")
 

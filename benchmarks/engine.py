@@ -5,7 +5,8 @@
 
 A random Qwen3 of a true shape in bfloat16; prompts of about 128 tokens, 64 tokens out, greedy,
 streamed, clients that ask again once they are answered. Each server is a process of its own with
-the same threads, started after the one before has ended; one load generator counts for all. vLLM is
+the same threads; they take turns, round by round, and the best round of each counts; one load
+generator counts for all. vLLM is
 measured where an environment with it is named (--vllm, or BENCH_VLLM), else a line says that it is
 missing. `generate` runs in process, batches padded, without HTTP. The ceiling follows from the
 machine's bandwidth and matrix rate, measured in the same run (benchmarks/limits.py). With a GPU,
@@ -92,12 +93,25 @@ class Bench:
         options = self.options
         default = OURS + ("" if options.quick else f",{INT4},{SERVE},{VLLM},generate")
         names = (options.only or default).split(",")
-        with tempfile.TemporaryDirectory(prefix="benchmark-engine-") as scratch:
+        with (
+            tempfile.TemporaryDirectory(prefix="benchmark-engine-") as scratch,
+            contextlib.ExitStack() as stack,
+        ):
             servers = self.servers(Path(scratch))
-            seen: dict[str, Any] = {}
-            for name in names:
-                if name in servers:
-                    seen[name] = self.measure_server(name, servers[name], Path(scratch))
+            started: dict[str, Started] = {}
+            for name in [name for name in names if name in servers]:
+                log = Path(scratch) / f"{name.replace(' ', '-')}.log"
+                started[name] = self.start(servers[name], log, stack)
+                print(f"{name}: first token after {started[name].seconds:.1f} s", flush=True)
+            levels = self.take_turns(started)
+            seen: dict[str, Any] = {
+                name: {
+                    "start_to_first_token_seconds": one.seconds,
+                    "peak_bytes": one.memory.stop(),
+                    "levels": levels[name],
+                }
+                for name, one in started.items()
+            }
         if VLLM in names and VLLM not in servers:
             print("vllm: not installed (name its environment with --vllm)", flush=True)
         if "generate" in names:
@@ -162,24 +176,35 @@ class Bench:
         }
         return Server(command, "bench", port, environment)
 
-    def measure_server(self, name: str, server: Server, scratch: Path) -> dict[str, Any]:
-        log = scratch / f"{name.replace(' ', '-')}.log"
-        with running(server, log) as process:
-            memory = Memory(process)
-            try:
-                seconds = self.first_token(server, process)
-            except SystemExit:
-                print(log.read_text(errors="replace")[-3000:], flush=True)
-                raise
-            levels = (1,) if name == INT4 else self.levels
-            seen = {clients: self.level(server, clients) for clients in levels}
-            found = {
-                "start_to_first_token_seconds": seconds,
-                "peak_bytes": memory.stop(),
-                "levels": seen,
-            }
-        print(name, json.dumps(found), flush=True)
-        return found
+    def start(self, server: Server, log: Path, stack: contextlib.ExitStack) -> "Started":
+        process = stack.enter_context(running(server, log))
+        memory = Memory(process)
+        try:
+            seconds = self.first_token(server, process)
+        except SystemExit:
+            print(log.read_text(errors="replace")[-3000:], flush=True)
+            raise
+        pause(process)
+        return Started(server, process, memory, seconds)
+
+    def take_turns(self, started: Mapping[str, "Started"]) -> dict[str, dict[int, dict[str, Any]]]:
+        """The best round of each engine and level. They alternate, those that wait are stopped: what
+        else the machine does meets all of them alike, and ever makes things slower only."""
+        best: dict[str, dict[int, dict[str, Any]]] = {name: {} for name in started}
+        for clients in self.levels:
+            for turn in range(self.options.rounds):
+                for name, one in started.items():
+                    if name == INT4 and clients > 1:
+                        continue
+                    resume(one.process)
+                    found = self.level(one.server, clients, is_first=turn == 0)
+                    pause(one.process)
+                    print(f"{name} at {clients}: {found['tokens_per_second']:.1f}", flush=True)
+                    known = best[name].get(clients, found)
+                    best[name][clients] = max(
+                        known, found, key=lambda each: each["tokens_per_second"]
+                    )
+        return best
 
     def first_token(self, server: Server, process: psutil.Process) -> float:
         """Seconds from the process's start to the first token that it gave."""
@@ -193,16 +218,13 @@ class Bench:
             time.sleep(0.1)
         raise SystemExit(f"{server.command} gives no token")
 
-    def level(self, server: Server, clients: int) -> dict[str, Any]:
-        self.load(server, clients=clients, times=1, tokens=4)  # warm: shapes, pools, caches
-        rounds = [
-            self.load(server, clients=clients, times=3 if clients == 1 else 2)
-            for _ in range(self.options.rounds)
-        ]
-        for one in rounds:
-            if one["failure"]:
-                raise SystemExit(f"{server.command} failed: {one['failure']}")
-        return max(rounds, key=lambda one: one["tokens_per_second"])
+    def level(self, server: Server, clients: int, *, is_first: bool) -> dict[str, Any]:
+        if is_first:  # shapes, pools, caches
+            self.load(server, clients=clients, times=1, tokens=4)
+        found = self.load(server, clients=clients, times=2)
+        if found["failure"]:
+            raise SystemExit(f"{server.command} failed: {found['failure']}")
+        return found
 
     def load(
         self, server: Server, *, clients: int, times: int, tokens: int = ANSWER_TOKENS
@@ -231,6 +253,14 @@ class Bench:
         command = [sys.executable, "-m", "benchmarks.generate_rate", json.dumps(asked)]
         found: dict[str, Any] = json.loads(last_line(command))
         return found
+
+
+@dataclass(frozen=True)
+class Started:
+    server: Server
+    process: psutil.Process
+    memory: "Memory"
+    seconds: float  # from its start to its first token
 
 
 class Memory:
@@ -274,11 +304,20 @@ def running(server: Server, log: Path) -> Iterator[psutil.Process]:
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(started.pid, signal.SIGTERM)
+            os.killpg(started.pid, signal.SIGCONT)
         with contextlib.suppress(subprocess.TimeoutExpired):
             started.wait(20)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(started.pid, signal.SIGKILL)
         started.wait(20)
+
+
+def pause(process: psutil.Process) -> None:
+    os.killpg(process.pid, signal.SIGSTOP)
+
+
+def resume(process: psutil.Process) -> None:
+    os.killpg(process.pid, signal.SIGCONT)
 
 
 def last_line(command: list[str]) -> str:

@@ -2,8 +2,9 @@
 
 Order: logprobs from the raw logits; then penalties, bias and the grammar's mask, temperature,
 top_k, top_p over what top_k left, min_p; then one draw. A draw takes one random number from the
-sequence's own seeded generator, so a seeded answer does not depend on who shares the batch (but
-for the rounding of the logits themselves, which in 16-bit types may differ with the batch's size).
+sequence's own seeded generator, so a seeded answer does not depend on who shares the batch. The
+rounding of the logits themselves does, and two tokens may change places in their order by it:
+draws go by the tokens' ids, never by their places.
 
 Rows that want nothing but the best token never leave the type they came in.
 """
@@ -285,8 +286,8 @@ def _sample_cut(
         values, ids = _largest(scaled[left], min(reach, vocabulary))
         own = [samplers[row] for row in left]
         kept, certain = _kept(values, scaled[left], own)
-        picks = _pick(kept, [draws[row] for row in left])
-        found = ids.gather(1, picks[:, None])[:, 0].tolist()
+        picks = _race(kept, ids, [draws[row] for row in left])
+        found = ids.gather(1, picks)[:, 0].tolist()
         for row, token in zip(left, found, strict=True):
             tokens[row] = token  # of a row that is looked at again, only the last counts
         left = [row for row, enough in zip(left, certain, strict=True) if not enough]
@@ -337,6 +338,27 @@ def _largest(values: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tens
     candidates = blocks.gather(1, best[..., None].expand(-1, -1, BLOCK)).flatten(1)
     found = candidates.topk(count)
     return found.values, best.gather(1, found.indices // BLOCK) * BLOCK + found.indices % BLOCK
+
+
+def _race(weights: torch.Tensor, ids: torch.Tensor, draws: Sequence[float]) -> torch.Tensor:
+    """For each row, the column of a token drawn by the weights: [rows, 1].
+
+    Every token runs for a time of its own, exponential with its weight as the rate, and the first
+    to arrive is drawn (with the probability of its weight). Only the draw and the token's id say
+    what time it gets, so that neither its place nor who else survives matters to the others.
+    """
+    keys = torch.tensor([int(draw * 2**53) for draw in draws], device=ids.device)[:, None]
+    luck = _mixed(ids + _mixed(keys))
+    uniform = ((luck >> 11 & (1 << 53) - 1).double() + 0.5) * 2.0**-53
+    return (weights.double() / -uniform.log()).argmax(dim=-1, keepdim=True)
+
+
+def _mixed(values: torch.Tensor) -> torch.Tensor:
+    """A hash of 64-bit integers, all bits of which depend on all bits: SplitMix64's last steps
+    (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", figure 16)."""
+    for shift, factor in ((30, -0x40A7B892E31B1A47), (27, -0x6B2FB644ECCEEE15)):
+        values = (values ^ (values >> shift & (1 << 64 - shift) - 1)) * factor
+    return values ^ (values >> 31 & (1 << 33) - 1)
 
 
 def _pick_anywhere(weights: torch.Tensor, draws: Sequence[float]) -> torch.Tensor:

@@ -1,6 +1,7 @@
 """The compiled kernels against torch's own operations, and what happens where there are none."""
 
 import threading
+from typing import Any
 
 import pytest
 import torch
@@ -16,14 +17,15 @@ from engines.builtin.kernels.packed import PackedProjection, packing
 from engines.builtin.kernels.runner import CompiledRunner
 from engines.builtin.lora import Adaptations, list_sites
 from engines.builtin.model import Decoder
-from engines.builtin.runner import Runner, Work
+from engines.builtin.projection import Projection
+from engines.builtin.runner import Runner, StepRunner, Work
 from engines.builtin.weights import load_weights
 from engines.process import CannotServe
 from engines.protocol.requests import Request, Sampling
 from engines.tests.make import make_model, make_spec
 
 CONTEXT = 256
-MODELS = {
+MODELS: dict[str, dict[str, Any]] = {
     "qwen3": {"family": "qwen3", "tie_word_embeddings": True},
     "qwen3-wide-heads": {"family": "qwen3", "head_dim": 128, "attention_bias": True},
     "qwen2-one-key-head": {
@@ -91,7 +93,7 @@ class Pair:
         shape = shapes.read_shape(shapes.read_config(str(folder)))
         self.weights = [
             load_weights(str(folder), shape, device="cpu", dtype=dtype, make=make)
-            for make in (builtin.Projection, packing(compiled, threads=2, bits=16))
+            for make in (Projection, packing(compiled, threads=2, bits=16))
         ]
         self.caches = []
         for _ in self.weights:
@@ -112,7 +114,7 @@ class Pair:
         eager = Decoder(shape, self.weights[0], context=CONTEXT)
         packed = CompiledDecoder(compiled, shape, self.weights[1], context=CONTEXT, threads=2)
         self.sites = [list_sites(each) for each in self.weights]
-        self.runners = [
+        self.runners: list[StepRunner] = [
             Runner(eager, self.caches[0], Adaptations(self.sites[0])),
             CompiledRunner(packed, self.caches[1], Adaptations(self.sites[1])),
         ]

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from dataclasses import asdict
+from typing import Any
 
 import pytest
 
@@ -12,8 +13,8 @@ from engines.load_client import Load, LoadResult, LoadSpec, milliseconds
 from engines.tests.make import RunningEngine
 
 
-def spec_for(engine: RunningEngine, **fields) -> LoadSpec:
-    values = {
+def spec_for(engine: RunningEngine, **fields: Any) -> LoadSpec:
+    values: dict[str, Any] = {
         "base_url": engine.url,
         "key": engine.spec.token,
         "model": engine.spec.served_model_name,
@@ -27,7 +28,8 @@ def spec_for(engine: RunningEngine, **fields) -> LoadSpec:
 
 @pytest.fixture
 def fake_engine(start) -> RunningEngine:
-    return start(environment={"FAKE_TOKENS": "100", "FAKE_DELAY_SECONDS": "0.02"}).wait_ready()
+    engine: RunningEngine = start(environment={"FAKE_TOKENS": "100", "FAKE_DELAY_SECONDS": "0.02"})
+    return engine.wait_ready()
 
 
 def run(spec: LoadSpec) -> LoadResult:

@@ -48,8 +48,9 @@ def test_thirty_two_at_once(folder, expected):
     """And five more, which get slots between those of others."""
     together = Collector(folder, max_concurrency=32)
     try:
-        cache = together.engine.scheduler._runner._cache
-        count = 37 if cache.batches else 7  # alone each pass is slow, and nothing is shared
+        runner = together.engine.scheduler._runner
+        assert isinstance(runner, ModulesRunner)
+        count = 37 if runner._cache.batches else 7  # alone each pass is slow, and nothing is shared
         asked = (prompts(LENGTHS, seed=2) * 8)[:count]
         limits = [COUNT - index % 5 for index in range(count)]
         together.run(

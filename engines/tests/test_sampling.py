@@ -27,6 +27,33 @@ def test_draws_follow_the_probabilities():
     assert [counts[token] / 4000 for token in range(3)] == pytest.approx([0.5, 0.3, 0.2], abs=0.03)
 
 
+@pytest.mark.parametrize("rules", [{"top_k": 4}, {"top_p": 0.95}, {"min_p": 0.1}])
+def test_draws_among_the_likeliest_follow_the_probabilities(rules):
+    counts = drawn(row(0.01, 0.5, 0.01, 0.3, 0.18)[:, :5], sampler(seed=2, **rules), times=4000)
+    assert [counts[token] / 4000 for token in (1, 3, 4)] == pytest.approx(
+        [0.5, 0.3, 0.18], abs=0.03
+    )
+
+
+@pytest.mark.parametrize("rules", [{"top_k": 200}, {"top_p": 0.9}, {"min_p": 0.02}, {}])
+def test_rounding_that_changes_places_changes_no_draw(rules):
+    """Logits in equal pairs, each pair's order turned by less than rounding would."""
+    logits = torch.linspace(0, 3, 256).repeat_interleave(2)[None]
+    tilt = torch.tensor([1e-6, -1e-6]).repeat(256)
+    one, other = sampler(seed=4, **rules), sampler(seed=4, **rules)
+    for _ in range(300):
+        [first] = choose(logits + tilt, [one])
+        assert choose(logits - tilt, [other]) == [first]
+
+
+def test_a_draw_may_be_repeated_until_it_is_seen():
+    own = sampler(seed=6)
+    numbers = [own.draw(), own.draw()]
+    own.saw(1)
+    numbers.append(own.draw())
+    assert numbers[0] == numbers[1] != numbers[2]
+
+
 def test_temperature_sharpens():
     counts = drawn(row(0.6, 0.4), sampler(seed=1, temperature=0.1))
     assert counts[0] > 385  # (0.6 / 0.4) ** 10 is 58 to 1

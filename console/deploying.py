@@ -5,7 +5,7 @@ the server. A step is reached once all before it are sound; else the first that 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -306,11 +306,10 @@ def _summary(wizard: Wizard, _goes_on: bool) -> bool:
 
 def _plan(wizard: Wizard, revision: Revision, content: Content, *, replicas: int) -> ServingPlan:
     """What every pool says, whichever of them is chosen."""
-    anywhere = Content(**vars(content) | {"pool_name": ""})
     return fitting.plan_serving(
         organization=wizard.organization,
         revision=revision,
-        content=anywhere,
+        content=replace(content, pool_name=""),
         replicas=replicas,
         now=wizard.now,
     )

@@ -1,6 +1,5 @@
 """What a form may offer to this organization, as choices: (value, label)."""
 
-from django.conf import settings
 from django.utils.translation import gettext as _
 
 from accounts.models import Organization
@@ -70,8 +69,8 @@ def servable_revisions(organization: Organization) -> list[Revision]:
 
 
 def engines(revision: Revision) -> list[Choice]:
-    """Engines that may serve the revision, the built-in one first, operators' own last. The fake
-    one, which answers without any model, on machines for development alone."""
+    """Engines that may serve the revision, the built-in one first, operators' own last. Never the
+    fake one, which answers without any model."""
     base, is_adapter = adapters.base_of(revision), adapters.is_adapter(revision)
     able = []
     for name in custom_engines.list_names():
@@ -82,10 +81,8 @@ def engines(revision: Revision) -> list[Choice]:
             quantization=base.quantization,
             adapter=is_adapter,
         )
-        if refusal is None and (not is_adapter or name in ADAPTER_ENGINES):
+        if refusal is None and name != "fake" and (not is_adapter or name in ADAPTER_ENGINES):
             able.append(name)
-    if not settings.DEBUG:
-        able = [name for name in able if name != "fake"]
     order = [architectures.BUILTIN, *ENGINE_NAMES]
     able.sort(key=lambda name: (order.index(name) if name in order else len(order), name))
     return [(name, engine_name(name)) for name in able]

@@ -97,6 +97,7 @@ REASON_WORDS: dict[str, str | Promise] = {
     "bad_argument": _("Argument refused"),
     "engine_incomplete": _("Engine incomplete"),
     "engine_exited": _("Engine ended"),
+    "engine_lost": _("Engine gone"),
     "startup_limit": _("Not ready in time"),
     "engine_unhealthy": _("Engine does not answer"),
     "engine_silent": _("Engine does not answer"),

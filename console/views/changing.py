@@ -1,5 +1,6 @@
 """Changing what a deployment's replicas run: a form whose answer is a rollout."""
 
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -14,10 +15,11 @@ from console import offers
 from console.deploy_forms import ChangeForm, RevisionChange
 from console.pages import ConsoleRequest, add_refusal, console_page, done, show
 from console.views.deployments import find
-from deployments import adapters, selectors, services
+from deployments import adapters, fitting, selectors, services
 from deployments.models import Deployment
 from deployments.services import Change
 from deployments.variants import Content
+from models_registry.models import Revision
 
 
 @console_page(Capability.DEVELOP)
@@ -27,7 +29,8 @@ def deployment_change(request: ConsoleRequest, deployment_id: UUID) -> HttpRespo
     rollout = selectors.get_open_rollout(deployment)
     present = Content.of(rollout.to_variant if rollout is not None else deployment)
     form = _form(request, deployment, present)
-    if request.method == "POST" and form.is_valid():
+    only_plan = request.POST.get("only") == "plan"  # asked as the form is filled in
+    if request.method == "POST" and not only_plan and form.is_valid():
         try:
             result = services.update_deployment(
                 organization=request.organization,
@@ -68,9 +71,36 @@ def deployment_change(request: ConsoleRequest, deployment_id: UUID) -> HttpRespo
             "rollout": rollout,
             "form": form,
             "back_url": to,
+            **_fits(request, form, present),
         },
-        status=422 if form.errors else 200,
+        status=422 if form.errors and not only_plan else 200,
     )
+
+
+def _fits(request: ConsoleRequest, form: Form, present: Content) -> dict[str, Any]:
+    """What the pools say to one more replica as the form describes it, or as it is served."""
+    if not isinstance(form, ChangeForm):
+        return {}
+    content = present
+    if form.is_bound:
+        if not form.is_valid():
+            return {"plan": None}
+        revision_id = UUID(form.cleaned_data["revision"])
+        content = form.content(revision_id, others=dict(present.settings))
+    revision = Revision.objects.of(request.organization).filter(pk=content.revision_id).first()
+    if revision is None:
+        return {"plan": None}
+    try:
+        plan = fitting.plan_serving(
+            organization=request.organization,
+            revision=revision,
+            content=replace(content, pool_name=""),
+            replicas=1,
+            now=request.now,
+        )
+    except DomainError:
+        return {"plan": None}
+    return {"plan": plan, "chosen_pool": content.pool_name}
 
 
 def _form(request: ConsoleRequest, deployment: Deployment, present: Content) -> Form:

@@ -205,6 +205,9 @@ def _failure(deployment: Deployment, replicas: Iterable[Replica]) -> Failure | N
     newest = next((one for one in replicas if one.status == ReplicaStatus.FAILED), None)
     if newest is None or not deployment.failures or deployment.deleted_at is not None:
         return None
+    ended_at = newest.ended_at
+    if ended_at and any(one.ready_at and one.ready_at > ended_at for one in replicas):
+        return None
     heading = statuses.reason_word(newest.status_reason) or _("A replica failed")
     return Failure(heading=heading, text=newest.message, at=newest.ended_at)
 

@@ -14,7 +14,7 @@ from django.utils.safestring import SafeString, mark_safe
 from django.utils.translation import gettext
 
 from chips.choices import Purpose
-from console import formats, markdown, statuses
+from console import formats, markdown, offers, statuses
 from training.models import DatasetSplit, TrainingRun
 
 register = template.Library()
@@ -149,6 +149,11 @@ def run_seconds(run: TrainingRun) -> float | None:
 @register.filter
 def event_word(kind: str) -> str:
     return statuses.event_word(kind)
+
+
+@register.filter
+def engine_word(engine: str) -> str:
+    return offers.engine_name(engine)
 
 
 @register.filter

@@ -103,6 +103,9 @@ def test_a_change_of_what_runs_is_rolled_out(client: Client, world: World) -> No
         "pool_name": "local",
         "strategy": "replace",
     }
+    seen = client.post(path, data | {"only": "plan", "count": "9"})  # as it is filled in
+    assert "does not fit" in seen.content.decode()
+    assert not Rollout.objects.exists()
     assert client.post(path, data)["Location"] == page("deployment", world.deployment.pk)
     rollout = Rollout.objects.get()
     assert rollout.to_variant.revision == world.base

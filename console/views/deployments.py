@@ -109,7 +109,7 @@ def deployment_detail(request: ConsoleRequest, deployment_id: UUID) -> HttpRespo
             "load_tests": deployment.load_tests.all()[:5],
             "events": ReplicaEvent.objects.filter(replica__deployment=deployment)
             .select_related("replica")
-            .order_by("-at", "-id")[:20],
+            .order_by("-at", "-id")[:12],
             "names": names,
             "snippet": _snippet(names[0]) if names else "",
             "autoscaling": autoscaling.panel(request, deployment),

@@ -164,12 +164,17 @@ class Directory:
 
     def find_replica(self, address: tuple[str, int]) -> str | None:
         """The id of the routed replica that listens there. Looks through all of them."""
+        found = self.find_target(address)
+        return found[1].id if found is not None else None
+
+    def find_target(self, address: tuple[str, int]) -> tuple[Target, Replica] | None:
+        """The routed replica that listens there, and a deployment that it answers for."""
         for routes in self._routes.values():
             for route in routes.values():
                 for target in route.targets:
                     for replica in target.replicas:
                         if (replica.host, replica.port) == address:
-                            return replica.id
+                            return target, replica
         return None
 
     def list_routes(self, organization_id: str) -> list[Route]:

@@ -4,16 +4,22 @@ A replica is silent while requests are open on it and not one byte comes. Silenc
 nothing: an answer that is not streamed may take minutes. So a silent engine is asked for its
 health; one that does not answer that either, twice, or says itself that it is stalled, is hung.
 Its requests of which nothing had come go to another replica, and it gets none until it answers.
+
+One that is well and goes on being silent is asked for a single token. An engine at work on long
+answers that are not streamed gives it, and is silent no more; one that has stopped working does not.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 
+import orjson
+
+from common.ids import new_id
 from gateway.directory import Directory
 from gateway.routing import Router
-from gateway.upstream import Address, Hung, Pool
+from gateway.upstream import Address, Hung, Pool, UpstreamError, build_request
 
 logger = logging.getLogger(__name__)
 
@@ -23,11 +29,13 @@ PROBES = 2  # without an answer, one after the other
 
 @dataclass(frozen=True, slots=True)
 class WatchSettings:
-    """In seconds: how often to look, how long a silence may be, how long health may take."""
+    """In seconds: how often to look, how long a silence may be, how long health may take, and
+    after how long a silence an engine that is well is asked for a token."""
 
     every: float = 1.0
     silence: float = 10.0
     health: float = 3.0
+    proof: float = 60.0
 
 
 class Watch:
@@ -45,6 +53,7 @@ class Watch:
         self._directory = directory
         self._settings = settings or WatchSettings()
         self._probes: dict[Address, asyncio.Task[None]] = {}
+        self._proofs: dict[Address, asyncio.Task[None]] = {}
         self._hung: dict[Address, str] = {}  # and the replica's id
 
     def silent(self) -> dict[str, float]:
@@ -62,7 +71,7 @@ class Watch:
                 await asyncio.sleep(self._settings.every)
                 self._look()
         finally:
-            for task in self._probes.values():
+            for task in (*self._probes.values(), *self._proofs.values()):
                 task.cancel()
 
     def _look(self) -> None:
@@ -71,14 +80,28 @@ class Watch:
             address for address, seconds in silences.items() if seconds >= self._settings.silence
         }
         for address in suspects | set(self._hung):
-            if address not in self._probes:
-                task = asyncio.ensure_future(self._probe(address))
-                self._probes[address] = task
-                task.add_done_callback(self._forget(address))
+            self._begin(self._probe, address, self._probes)
+        for address in suspects - set(self._hung):
+            if silences[address] >= self._settings.proof:
+                self._begin(self._prove, address, self._proofs)
 
-    def _forget(self, address: Address) -> Callable[[asyncio.Task[None]], None]:
+    def _begin(
+        self,
+        work: Callable[[Address], Coroutine[None, None, None]],
+        address: Address,
+        under_way: dict[Address, asyncio.Task[None]],
+    ) -> None:
+        """One at a time for each engine."""
+        if address not in under_way:
+            task = asyncio.ensure_future(work(address))
+            under_way[address] = task
+            task.add_done_callback(self._forget(address, under_way))
+
+    def _forget(
+        self, address: Address, under_way: dict[Address, asyncio.Task[None]]
+    ) -> Callable[[asyncio.Task[None]], None]:
         def forget(task: asyncio.Task[None]) -> None:
-            self._probes.pop(address, None)
+            under_way.pop(address, None)
             if not task.cancelled() and task.exception() is not None:
                 logger.error("probing %s failed: %r", address, task.exception())
 
@@ -97,6 +120,30 @@ class Watch:
             self._hung[address] = replica_id
             self._router.hung(replica_id)
         self._pool.fail_unanswered(address, lambda: Hung("the engine does not answer any more"))
+
+    async def _prove(self, address: Address) -> None:
+        """Ask for one token. Nothing is done with the answer: the pool has heard of the engine."""
+        found = self._directory.find_target(address)
+        if found is None:
+            return
+        target, replica = found
+        body = {"model": target.served_model_name, "prompt": "Hello", "max_tokens": 1}
+        exchange = self._pool.exchange(address)
+        try:
+            request = build_request(
+                path="/v1/completions",
+                host=address,
+                token=replica.token,
+                request_id=str(new_id()),
+                body=orjson.dumps(body),
+            )
+            await exchange.start(request)
+            while await exchange.read():
+                pass
+        except UpstreamError as error:
+            logger.info("replica %s gives no proof: %s", replica.id, error)
+        finally:
+            exchange.finish()
 
     def _found_alive(self, address: Address) -> None:
         replica_id = self._hung.pop(address, None)

@@ -59,8 +59,9 @@ def threads():
         yield pool
 
 
-def ask(client: httpx.Client, gateway: RunningGateway) -> httpx.Response:
-    body = {"model": "tiny", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 4}
+def ask(client: httpx.Client, gateway: RunningGateway, *, max_tokens: int = 4) -> httpx.Response:
+    messages = [{"role": "user", "content": "hello"}]
+    body = {"model": "tiny", "messages": messages, "max_tokens": max_tokens}
     return client.post(f"{gateway.url}/v1/chat/completions", json=body)
 
 
@@ -111,3 +112,26 @@ def test_an_engine_that_takes_long_and_is_well_is_left_in_peace(
     wait_until(lambda: (now := signals.read_now()) is not None and now.silent.get(replica.id))
     assert answer.result(20).status_code == 200
     read_events(count=1)
+
+
+def test_a_long_answer_that_is_not_streamed_does_not_pass_for_silence(
+    start_engine, organization, client, threads
+):
+    watch = WatchSettings(every=0.1, silence=0.2, proof=0.8)
+    running = RunningGateway(watch=watch).start()
+    try:
+        engine = start_engine(environment={"FAKE_DELAY_SECONDS": "0.6"})
+        replica = make_replica(engine)
+        running.route(organization, make_target(replica))
+        wait_until(lambda: running.directory.find_replica((replica.host, replica.port)))
+        answer = threads.submit(ask, client, running, max_tokens=9)
+        longest = 0.0
+        while not answer.done():
+            told = signals.read_now()
+            longest = max(longest, told.silent.get(replica.id, 0.0) if told is not None else 0.0)
+            time.sleep(0.1)
+        assert answer.result().status_code == 200
+        assert longest < 3.5  # of more than five seconds
+        read_events(count=1)  # what the gateway asks for itself is nobody's usage
+    finally:
+        running.stop()

@@ -1,8 +1,13 @@
 """Engines that operators described: found by name, offered beside those the platform knows."""
 
+import logging
+
 from deployments.models import CustomEngine
+from engines.host import SpecError
 from engines.launchers import LAUNCHERS, EngineTemplate, Launcher
 from engines.launchers import template as described
+
+logger = logging.getLogger(__name__)
 
 
 def find(name: str) -> CustomEngine | None:
@@ -16,11 +21,19 @@ def list_names() -> list[str]:
 
 
 def list_templates() -> dict[str, EngineTemplate]:
-    """What agents look for on their nodes, by name."""
-    return {row.name: row.template for row in CustomEngine.objects.all()}
+    """What agents look for on their nodes, by name. One that could not be started is left out: it
+    must not cost a node its heartbeat."""
+    found = {}
+    for row in CustomEngine.objects.all():
+        try:
+            found[row.name] = row.template
+        except SpecError as error:
+            logger.warning("engine %s is offered nowhere: %s", row.name, error)
+    return found
 
 
 def find_launcher(name: str) -> Launcher | None:
-    """How an engine is started; None for a name that nobody knows."""
+    """How an engine is started; None for a name that nobody knows. Raises SpecError for one that
+    was described so that it cannot be started."""
     row = find(name)
     return LAUNCHERS.get(name) if row is None else described.launcher(row.template)

@@ -39,7 +39,14 @@ def check_replicas(replicas: int) -> None:
 def check_content(content: Content, revision: Revision) -> None:
     """What a replica is to run; `revision` is the content's. Raises InvalidInput by field,
     NotServable."""
-    launcher = custom_engines.find_launcher(content.engine)
+    try:
+        launcher = custom_engines.find_launcher(content.engine)
+    except SpecError as error:
+        raise InvalidInput(
+            f"The engine {content.engine} cannot be started: {error}.",
+            field="engine",
+            remedy="Ask the platform's operators to describe it anew, or use another.",
+        ) from error
     if launcher is None:
         raise InvalidInput(
             f"There is no engine {content.engine}.",

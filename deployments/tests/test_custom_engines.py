@@ -139,3 +139,17 @@ def test_arguments_that_an_engine_does_not_take_are_refused(tmp_path: Path) -> N
     with pytest.raises(InvalidInput) as refused:
         make_deployment(tmp_path, engine="vllm", settings={"engine_arguments": arguments})
     assert refused.value.field == "settings.engine_arguments.trust-remote-code"
+
+
+def test_a_row_that_cannot_be_started_costs_no_node_its_heartbeat() -> None:
+    make_engine()
+    make_engine("broken", command=["/opt/broken/serve"])  # says neither port nor weights
+    assert set(custom_engines.list_templates()) == {"mindie"}
+
+
+def test_an_engine_that_cannot_be_started_refuses_a_deployment_with_the_reason(
+    tmp_path: Path,
+) -> None:
+    make_engine("broken", command=["/opt/broken/serve"])
+    with pytest.raises(InvalidInput, match="port"):
+        make_deployment(tmp_path, engine="broken")

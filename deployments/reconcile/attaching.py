@@ -194,6 +194,12 @@ def observe(deployment: Deployment, host: Deployment) -> tuple[DeploymentStatus,
         return D.DEGRADED, "attaching", f"Attached to {attached} of {ready} replicas of {host}."
     if ready:
         return D.PENDING, "attaching", f"It is being attached to {host}."
+    if host.desired_replicas == 0 and adapters.is_alive(host):
+        return (
+            D.PENDING,
+            "host_asleep",
+            f"{host}, on whose replicas it is served, sleeps until a request comes.",
+        )
     if host.desired_replicas == 0:
         message = f"{host}, on whose replicas it is served, has none. Scale {host} to serve it."
         return D.PENDING, "host_stopped", message

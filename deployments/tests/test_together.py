@@ -175,6 +175,20 @@ def test_requests_for_an_adapter_are_shared_as_its_hosts_rollout_says(tmp_path: 
     assert {each.deployment_id for each in rows["tuned"]} == {tuned.pk}
 
 
+def test_an_adapter_whose_host_sleeps_says_that_a_request_wakes_it(tmp_path: Path) -> None:
+    host = make_deployment(tmp_path, name="base")
+    adapter = make_adapter_revision(tmp_path, host.revision, name="a")
+    scale_by_load(host, min_replicas=0)
+    tuned = make_deployment(tmp_path, host.organization, name="tuned", revision=adapter)
+    Deployment.objects.filter(pk=host.pk).update(desired_replicas=0)
+    reconcile.reconcile_deployment(tuned.pk, now=NOW)
+    assert (fresh(tuned).status_reason, "until a request" in tuned.message) == ("host_asleep", True)
+    ((target,),) = (row.targets for row in selectors.get_routing_table() if row.name == "tuned")
+    assert target.is_asleep
+    assert reconcile.wake(tuned.pk, now=NOW)
+    assert fresh(host).desired_replicas == 1
+
+
 def attach(
     replica: Replica, deployment: Deployment, status: AttachmentStatus, message: str = ""
 ) -> None:

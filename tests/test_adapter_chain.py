@@ -2,18 +2,20 @@
 
 import time
 from pathlib import Path
+from typing import Any
 
 import openai
 import pytest
 
-from demo.job import MODEL_FOLDER, write_dataset
+from demo.data import write_dataset
+from demo.job import MODEL_FOLDER
 from demo.rest import Rest
 from tests.platform_under_test import running_platform
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(400)]
 
 ATTACHED_SECONDS = 10.0  # 2 s are promised on a quiet node; test machines are loaded
-HELLO = [{"role": "user", "content": "Where is my parcel?"}]
+HELLO: Any = [{"role": "user", "content": "Where is my parcel?"}]
 
 
 def test_a_lora_result_is_attached_to_the_running_base_and_metered_by_itself(
@@ -73,12 +75,14 @@ def test_a_lora_result_is_attached_to_the_running_base_and_metered_by_itself(
         texts = {name: answer.choices[0].message.content for name, answer in said.items()}
         assert texts["tiny"] != texts["lora"]
         assert said["lora"].model == "lora"
-        tokens = metered(rest, {name: answer.usage.completion_tokens for name, answer in said.items()})
+        tokens = metered(
+            rest, {name: answer.usage.completion_tokens for name, answer in said.items()}
+        )
         assert tokens == {name: answer.usage.completion_tokens for name, answer in said.items()}
 
 
-def upload(rest: Rest, tokenizer: str, folder: Path) -> dict:
-    files = write_dataset("retail", folder, train=200, heldout=20, harder=10)
+def upload(rest: Rest, tokenizer: str, folder: Path) -> Any:
+    files = write_dataset("retail-support", folder, train=200, heldout=20, harder=10)
     dataset = rest.post("datasets/", {"name": "retail"})
     path = f"datasets/{dataset['id']}/versions/"
     return rest.upload(path, files, {"tokenizer_revision": tokenizer})

@@ -20,6 +20,8 @@ from engines.host import ADAPTER_ENGINES
 from models_registry.choices import RevisionKind
 from models_registry.models import Revision
 
+HOST_HAS_NONE = {"host_asleep", "host_stopped"}  # reasons: no replica of the host is even wanted
+
 
 def is_adapter(revision: Revision) -> bool:
     return revision.kind == RevisionKind.ADAPTER
@@ -156,11 +158,11 @@ def is_out_of_step() -> Q:
         deployment=OuterRef(OuterRef("pk")),
     )
     ready = Replica.objects.filter(deployment=bearer, status=ReplicaStatus.READY, wanted=True)
+    at_rest = Q(status_reason__in=HOST_HAS_NONE, host__desired_replicas=0)
     unsettled = (
-        ~Q(status=DeploymentStatus.READY)
-        | ~Q(observed_generation=F("generation"))
+        ~Q(observed_generation=F("generation"))
         | Q(delete_requested_at__isnull=False)
-        | ~Exists(attached)
+        | ~at_rest & (~Q(status=DeploymentStatus.READY) | ~Exists(attached))
     )
     return Q(revision__kind=RevisionKind.ADAPTER) & (
         Q(host__isnull=False) & unsettled | Exists(ready.filter(~Exists(here)))

@@ -185,7 +185,9 @@ def test_an_adapter_whose_host_sleeps_says_that_a_request_wakes_it(tmp_path: Pat
     assert (fresh(tuned).status_reason, "until a request" in tuned.message) == ("host_asleep", True)
     ((target,),) = (row.targets for row in selectors.get_routing_table() if row.name == "tuned")
     assert target.is_asleep
+    assert tuned not in reconcile.list_unsettled()  # nothing is to be done until then
     assert reconcile.wake(tuned.pk, now=NOW)
+    assert tuned in reconcile.list_unsettled()
     assert fresh(host).desired_replicas == 1
 
 

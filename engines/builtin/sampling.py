@@ -22,7 +22,7 @@ from engines.protocol.requests import Sampling
 
 CANDIDATES = (256, 4096)  # looked at, in turn, before sorting a whole row for top_p or min_p alone
 BLOCK = 64  # of a row: the best of each shows where the best of all are
-STRIDE = 128  # of a row: sums of these are searched before single tokens
+STRIDE = 128  # of a row: sums of so many race before single tokens do
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +262,7 @@ def _sample(logits: torch.Tensor, samplers: Sequence[Sampler]) -> list[int]:
     if free:
         own = [samplers[row] for row in free]
         weights = torch.softmax(_scaled(_rows(logits, free), own), dim=-1)
-        deal(free, _pick_anywhere(weights, [each.draw() for each in own]).tolist())
+        deal(free, _race_anywhere(weights, [each.draw() for each in own])[:, 0].tolist())
     for top_k, rows in cut.items():
         own = [samplers[row] for row in rows]
         draws = [each.draw() for each in own]
@@ -361,34 +361,14 @@ def _mixed(values: torch.Tensor) -> torch.Tensor:
     return values ^ (values >> 31 & (1 << 33) - 1)
 
 
-def _pick_anywhere(weights: torch.Tensor, draws: Sequence[float]) -> torch.Tensor:
-    """As `_pick`, for whole rows: first the stretch where the draw falls, then the column in it."""
+def _race_anywhere(weights: torch.Tensor, draws: Sequence[float]) -> torch.Tensor:
+    """As `_race`, for whole rows: first between stretches of tokens, then within the winner."""
     rows, width = weights.shape
     if width % STRIDE:
-        return _pick(weights, draws)
+        weights = torch.nn.functional.pad(weights, (0, STRIDE - width % STRIDE))
     stretches = weights.view(rows, -1, STRIDE)
-    sums = stretches.sum(dim=-1, dtype=torch.float64)
-    marks = _marks(sums, draws)
-    stretch = _pick_marked(sums, marks)
-    before = sums.cumsum(dim=-1).gather(1, stretch) - sums.gather(1, stretch)
-    inside = stretches.gather(1, stretch[..., None].expand(-1, -1, STRIDE))[:, 0].double()
-    return (stretch * STRIDE + _pick_marked(inside, (marks - before).clamp_(min=0)))[:, 0]
-
-
-def _pick(weights: torch.Tensor, draws: Sequence[float]) -> torch.Tensor:
-    """For each row, the column where its draw falls among the weights."""
-    weights = weights.double()
-    return _pick_marked(weights, _marks(weights, draws))[:, 0]
-
-
-def _marks(weights: torch.Tensor, draws: Sequence[float]) -> torch.Tensor:
-    marks = torch.tensor(draws, dtype=torch.float64, device=weights.device)[:, None]
-    return marks * weights.sum(dim=-1, keepdim=True)
-
-
-def _pick_marked(weights: torch.Tensor, marks: torch.Tensor) -> torch.Tensor:
-    """The first column whose end is past the mark, and that weighs something: [rows, 1]."""
-    reached = weights.cumsum(dim=-1)
-    place = torch.searchsorted(reached, marks, right=True)
-    last = (weights > 0).long().cumsum(dim=-1).argmax(dim=-1, keepdim=True)
-    return torch.minimum(place, last)
+    names = -1 - torch.arange(stretches.shape[1], device=weights.device)  # no token's id
+    winner = _race(stretches.sum(dim=-1), names.expand(rows, -1), draws)
+    inside = stretches.gather(1, winner[..., None].expand(-1, -1, STRIDE))[:, 0]
+    ids = winner * STRIDE + torch.arange(STRIDE, device=weights.device)
+    return ids.gather(1, _race(inside, ids, draws))

@@ -6,6 +6,7 @@ are called on the event loop; reading happens in a thread beside it, never betwe
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -14,6 +15,7 @@ from engines.protocol.errors import ApiError, invalid, no_such_model, unavailabl
 
 W = TypeVar("W")
 LONGEST_NAME = 256
+READERS = 2  # adapters read at once, on threads of their own: prompts need the common ones
 FULL_RETRY_SECONDS = 2
 
 
@@ -75,6 +77,7 @@ class Adapters(Generic[W]):
         self._freed = asyncio.Event()
         self._waiting = 0
         self._clock = 0
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="adapters")
 
     @property
     def models(self) -> dict[str, str | None]:
@@ -102,7 +105,7 @@ class Adapters(Generic[W]):
                 self._begin_reading(entry)
                 await self._weights(entry)
             else:  # all places are in use: it is checked now and read again when asked for
-                await asyncio.to_thread(self._read_folder, entry.path)
+                await self._read_aside(entry.path)
         except BaseException:
             self._put_away(entry)
             raise
@@ -183,7 +186,7 @@ class Adapters(Generic[W]):
         """Shared by all who ask for it meanwhile."""
         self._touch(entry)
         self._resident.add(entry)
-        work = asyncio.to_thread(self._read_folder, entry.path)
+        work = self._read_aside(entry.path)
         entry.reading = asyncio.get_running_loop().create_task(work)
         entry.reading.add_done_callback(lambda done: self._done_reading(entry, done))
 
@@ -209,6 +212,10 @@ class Adapters(Generic[W]):
             if self._entries.get(entry.name) is not entry and entry.reading is None:
                 self._put_away(entry)
             self._freed.set()
+
+    async def _read_aside(self, path: Path) -> W:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._readers, self._read_folder, path)
 
     def _read_folder(self, path: Path) -> W:
         self._resolve(path)  # links may lead elsewhere by now

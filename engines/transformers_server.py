@@ -37,6 +37,7 @@ class BuiltinBackend:
         self._spec = spec
         self._engine: Engine | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._arriving = 0  # requests that a thread prepares, not yet among the waiting
         self.adapters: Adapters[Adapter] = Adapters(
             base=spec.served_model_name,
             folders=spec.adapter_folders,
@@ -120,7 +121,8 @@ class BuiltinBackend:
     ) -> "tuple[Generation, Sequence[Answer]]":
         """Submits what `make` makes of a request, off the event loop."""
         scheduler = engine.scheduler
-        if scheduler.running + scheduler.waiting >= scheduler.slots + self._spec.max_waiting:
+        open_now = scheduler.running + scheduler.waiting + self._arriving
+        if open_now >= scheduler.slots + self._spec.max_waiting:
             raise unavailable(
                 "The queue is full.", code="queue_full", retry_after_seconds=FULL_RETRY_SECONDS
             )
@@ -128,6 +130,7 @@ class BuiltinBackend:
         use = None
         if model != self._spec.served_model_name:
             use = await self.adapters.use(model)
+        self._arriving += 1
         try:
             answers, prompt_tokens = await asyncio.to_thread(
                 make, request, ticket=ticket, adapter=use.weights if use else None
@@ -136,6 +139,8 @@ class BuiltinBackend:
             if use is not None:
                 use.close()
             raise
+        finally:
+            self._arriving -= 1
         ticket.generation = Generation(
             prompt_tokens=prompt_tokens,
             choices=len(answers),

@@ -18,6 +18,7 @@ from engines.builtin.text import Text
 from engines.protocol.errors import ApiError, invalid
 
 MOST_REMEMBERED = 64  # compiled grammars
+LONGEST = 256 << 10  # characters of one; compiled it takes about ten times as much
 LIMITS = LLParserLimits(
     initial_lexer_fuel=1_000_000,  # about 20 ms
     step_lexer_fuel=200_000,  # about 15 ms
@@ -69,6 +70,8 @@ class Grammars:
 
     def constraint(self, grammar: str, *, param: str) -> Constraint:
         """Raises ApiError naming `param` if the grammar cannot be followed."""
+        if len(grammar) > LONGEST:
+            raise _refusal(param, f"it has more than {LONGEST} characters")
         with self._lock:
             known = self._compiled.get(grammar)
             if known is not None:

@@ -1,8 +1,9 @@
 """The built-in engine put together from one serve spec."""
 
+import contextlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -42,7 +43,7 @@ from engines.builtin.shape import (
     serving_dtype,
     weight_bits,
 )
-from engines.builtin.text import Text, read_generation_defaults
+from engines.builtin.text import Text, TooLong, read_generation_defaults
 from engines.builtin.weights import load_weights
 from engines.host import ServeSpec
 from engines.process import CannotServe
@@ -146,21 +147,35 @@ class Engine:
     def _prompts(self, request: Request) -> list[list[int]]:
         if request.is_chat:
             tools = request.tools.offered if request.tools else None
-            return [
-                self.text.encode_chat(request.messages, request.template_arguments, tools=tools)
-            ]
+            with self._refusing_too_long("messages"):
+                tokens = self.text.encode_chat(
+                    request.messages, request.template_arguments, tools=tools, most=self.context
+                )
+            return [tokens]
         return self._token_lists(request.prompts, "prompt")
 
     def _token_lists(self, texts: Sequence[str | list[int]], param: str) -> list[list[int]]:
         found: list[list[int]] = []
         for text in texts:
-            tokens = self.text.encode(text) if isinstance(text, str) else text
+            if isinstance(text, str):
+                with self._refusing_too_long(param):
+                    tokens = self.text.encode(text, most=self.context)
+            else:
+                tokens = text
             if not tokens:
                 raise invalid(param, f"'{param}' must not be empty.")
             if not all(0 <= token < self.vocabulary for token in tokens):
                 raise invalid(param, f"'{param}' has ids outside 0 to {self.vocabulary - 1}.")
             found.append(tokens)
         return found
+
+    @contextlib.contextmanager
+    def _refusing_too_long(self, param: str) -> Iterator[None]:
+        try:
+            yield
+        except TooLong:
+            text = "the prompt has more than twice as many"
+            raise context_length_exceeded(param=param, limit=self.context, wanted=text) from None
 
     def _limit(self, prompt: list[int], wanted: int | None, param: str) -> int:
         room = self.context - len(prompt)

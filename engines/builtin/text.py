@@ -15,6 +15,11 @@ from engines.protocol.errors import invalid, unsupported
 from engines.protocol.requests import Sampling
 
 Thought = Literal["none", "opened", "closed"]
+PLAIN_CHARACTERS = 8  # a token: texts with more for each token that fits are counted first
+
+
+class TooLong(Exception):
+    """A text of more tokens than were allowed."""
 
 
 class Text:
@@ -42,8 +47,12 @@ class Text:
         template = self._tokenizer.chat_template or ""
         self.chat_template: str = template if isinstance(template, str) else str(template)
 
-    def encode(self, text: str) -> list[int]:
-        """Token ids of a plain prompt, with what the tokenizer puts around one."""
+    def encode(self, text: str, *, most: int | None = None) -> list[int]:
+        """Token ids of a plain prompt, with what the tokenizer puts around one.
+
+        Raises TooLong where there are far more than `most`; a few more are not looked for.
+        """
+        self._check_length(text, most)
         ids: list[int] = self._fast.encode(text).ids
         return ids
 
@@ -58,8 +67,10 @@ class Text:
         arguments: Mapping[str, Any],
         *,
         tools: Sequence[Mapping[str, Any]] | None = None,
+        most: int | None = None,
     ) -> list[int]:
-        """Token ids of a conversation, ready for the assistant's turn. Raises ApiError."""
+        """Token ids of a conversation, ready for the assistant's turn. Raises ApiError, and TooLong
+        as `encode`."""
         if not self._tokenizer.chat_template:
             raise unsupported(
                 "messages", "This model has no chat template; use /v1/completions instead."
@@ -76,11 +87,23 @@ class Text:
                 add_generation_prompt=True,
                 **arguments,
             )
-        except (jinja2.TemplateError, TypeError, ValueError) as error:
+        except (jinja2.TemplateError, TypeError, ValueError, LookupError, RecursionError) as error:
             raise invalid(
                 "messages", f"The model's chat template refuses this conversation: {error}"
             ) from None
+        self._check_length(text, most)
         return self.encode_bare(text)
+
+    def _check_length(self, text: str, most: int | None) -> None:
+        """A tokenizer takes hundreds of bytes and microseconds for every token it finds: of a text
+        that may never fit, stretches are counted until they are too many."""
+        if most is None or len(text) <= (stretch := PLAIN_CHARACTERS * (most + 1)):
+            return
+        found = 0
+        for at in range(0, len(text), stretch):
+            found += len(self._fast.encode(text[at : at + stretch], add_special_tokens=False))
+            if found > 2 * most:  # where a text is cut there are a few more
+                raise TooLong
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of a prompt; special tokens have none."""

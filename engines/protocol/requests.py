@@ -16,6 +16,7 @@ from engines.protocol.tools import Tools, read_tools
 
 MAX_CHOICES = 128
 MAX_STOPS = 16  # OpenAI allows 4; agents' frameworks send more
+MAX_STOP_LENGTH = 512
 MAX_STOP_TOKENS = 64
 MAX_TOP_LOGPROBS = 20
 MAX_PROMPTS = 256
@@ -274,6 +275,8 @@ def _stop(value: Any) -> tuple[str, ...]:
         raise invalid("stop", "'stop' must be a string or a list of strings.", code="invalid_type")
     if len(stops) > MAX_STOPS or "" in stops:
         raise invalid("stop", f"'stop' takes up to {MAX_STOPS} strings that are not empty.")
+    if any(len(each) > MAX_STOP_LENGTH for each in stops):
+        raise invalid("stop", f"'stop' takes strings of at most {MAX_STOP_LENGTH} characters.")
     return tuple(stops)
 
 
@@ -281,8 +284,8 @@ def _logit_bias(body: Mapping[str, Any]) -> dict[int, float]:
     bias: dict[int, float] = {}
     values = fields.mapping(body, "logit_bias")
     for token in values:
-        if not (token.isascii() and token.isdigit()):
-            raise invalid("logit_bias", f"'logit_bias' has {token!r}, which is no token id.")
+        if not (token.isascii() and token.isdigit() and len(token) <= 10):
+            raise invalid("logit_bias", f"'logit_bias' has {token[:20]!r}, which is no token id.")
         try:
             value = fields.number(values, token, low=-100, high=100)
         except ApiError as error:

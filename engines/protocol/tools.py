@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
+
 from engines.protocol import fields
 from engines.protocol.coder import CoderReader
 from engines.protocol.dialect import Dialect
@@ -78,6 +80,10 @@ def _check_tool(tool: Any, param: str) -> str:
     if not isinstance(function.get("parameters") or {}, dict):
         where = f"{param}.function.parameters"
         raise invalid(where, f"'{where}' must be a JSON Schema object.", code="invalid_type")
+    try:
+        orjson.dumps(tool)
+    except TypeError as error:  # orjson's way to say that it is nested too deeply
+        raise invalid(param, f"'{param}' is too deep: {error}.") from None
     return name
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -62,6 +63,21 @@ def test_the_least_recently_used_makes_room_and_comes_back(scene):
         use.close()  # twice is fine
         (await scene.shelf.use("b")).close()
         assert scene.reads == ["a"]  # c went, not b
+
+    asyncio.run(play())
+
+
+def test_many_being_read_leave_threads_to_others(tmp_path):
+    async def play():
+        scene = Scene(tmp_path / "root", most=6)
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2))
+        scene.gate.clear()
+        loads = [asyncio.create_task(scene.load(name)) for name in "abcdef"]
+        await settle()
+        assert await asyncio.wait_for(asyncio.to_thread(lambda: "done"), 10) == "done"
+        scene.gate.set()
+        await asyncio.gather(*loads)
+        assert sorted(scene.reads) == list("abcdef")
 
     asyncio.run(play())
 

@@ -19,6 +19,13 @@ def completion(**body):
     return read_completion(body, models=MODELS, defaults=Sampling())
 
 
+def nested_tool(depth):
+    schema: dict[str, object] = {"type": "string"}
+    for _ in range(depth):
+        schema = {"type": "array", "items": schema}
+    return {"type": "function", "function": {"name": "f", "parameters": schema}}
+
+
 @pytest.mark.parametrize("read", [chat, completion])
 def test_the_model_asked_for_and_its_priority(read):
     request = read(model="tiny-tuned", priority=-3)
@@ -32,3 +39,17 @@ def test_the_model_asked_for_and_its_priority(read):
         with pytest.raises(ApiError) as caught:
             read(**body)
         assert (caught.value.status, caught.value.param) == (status, param)
+
+
+@pytest.mark.parametrize(
+    ("changes", "param"),
+    [
+        ({"stop": ["x" * 513]}, "stop"),
+        ({"logit_bias": {"9" * 5000: 1}}, "logit_bias"),
+        ({"tools": [nested_tool(400)]}, "tools[0]"),
+    ],
+)
+def test_what_would_take_too_much_work_is_refused_by_name(changes, param):
+    with pytest.raises(ApiError) as caught:
+        chat(**changes)
+    assert (caught.value.status, caught.value.param) == (400, param)

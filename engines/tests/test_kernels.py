@@ -1,6 +1,7 @@
 """The compiled kernels against torch's own operations, and what happens where there are none."""
 
 import threading
+from itertools import pairwise, zip_longest
 from typing import Any
 
 import pytest
@@ -89,7 +90,7 @@ def folder(request, tmp_path_factory):
 class Pair:
     """One model twice, eager and compiled, each with a cache of its own and blocks in disorder."""
 
-    def __init__(self, folder, compiled, *, dtype=torch.bfloat16):
+    def __init__(self, folder, compiled, *, dtype=torch.bfloat16, slots=4):
         shape = shapes.read_shape(shapes.read_config(str(folder)))
         self.weights = [
             load_weights(str(folder), shape, device="cpu", dtype=dtype, make=make)
@@ -99,16 +100,16 @@ class Pair:
         for _ in self.weights:
             cache = BlockCache(
                 shape,
-                blocks=4 * CONTEXT // BLOCK_TOKENS,
-                slots=4,
+                blocks=slots * CONTEXT // BLOCK_TOKENS,
+                slots=slots,
                 context=CONTEXT,
                 device="cpu",
                 dtype=dtype,
             )
             order = torch.randperm(
-                4 * CONTEXT // BLOCK_TOKENS, generator=torch.Generator().manual_seed(5)
+                slots * CONTEXT // BLOCK_TOKENS, generator=torch.Generator().manual_seed(5)
             )
-            for slot, blocks in enumerate(order.view(4, -1).tolist()):
+            for slot, blocks in enumerate(order.view(slots, -1).tolist()):
                 cache.place(slot, blocks)
             self.caches.append(cache)
         eager = Decoder(shape, self.weights[0], context=CONTEXT)
@@ -147,6 +148,34 @@ def test_a_step_as_the_eager_pass_computes_it(folder, compiled):
         for row in range(len(right)):
             limit = 1.3 * (eager[row] - right[row]).norm() + 0.01 * right[row].norm()
             assert (fast[row] - right[row]).norm() < limit
+
+
+LENGTHS = [3, 20, 33, 48, 64, 80, 97, 120]  # of eight prompts, read in pieces of 40
+
+
+def pieces(slot, length):
+    """What one sequence brings to each step: its prompt in pieces, then three tokens."""
+    prompt = tokens(length, seed=10 + slot)
+    cuts = [*range(0, length, 40), length]
+    read = [Work(slot, start, prompt[start:end], end == length) for start, end in pairwise(cuts)]
+    return [*read, *(Work(slot, length + more, [7 + more], True) for more in range(3))]
+
+
+@pytest.mark.parametrize("together", [True, False], ids=["together", "alone"])
+def test_eight_are_as_near_to_float32_as_the_eager_pass(folder, compiled, together):
+    pair = Pair(folder, compiled, slots=8)
+    exact = Pair(folder, compiled, dtype=torch.float32, slots=8).runners[0]
+    each = [pieces(slot, length) for slot, length in enumerate(LENGTHS)]
+    alone = [[work] for own in each for work in own]
+    steps = [[w for w in step if w] for step in zip_longest(*each)] if together else alone
+    errors = torch.zeros(2)
+    for step in steps:
+        work = sorted(step, key=lambda each: len(each.tokens) > 1)  # single tokens come first
+        right = exact.run(work)
+        errors += torch.stack([(each - right).square().sum() for each in pair.run(*work)])
+    eager, fast = errors.sqrt().tolist()
+    assert eager > 0
+    assert fast < 1.3 * eager
 
 
 class Shift:
@@ -246,17 +275,14 @@ def test_what_does_not_compile_or_computes_wrong_is_not_used(tmp_path, monkeypat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_library_is_compiled_once(tmp_path, monkeypatch):
+def test_a_library_is_compiled_once_for_any_processor(tmp_path, monkeypatch, compiled):
+    """The same sources for any 64-bit x86 or ARM: slower, and as right (checked when built)."""
+    special = build.FLAGS
+    plain = [flag for flag in special if not flag.startswith("-march")]
+    monkeypatch.setattr(build, "FLAGS", plain)
     first = build.library_path(folder=tmp_path)
     written_at = first.stat().st_mtime_ns
     assert build.library_path(folder=tmp_path) == first
     assert first.stat().st_mtime_ns == written_at
-    monkeypatch.setattr(build, "FLAGS", (*build.FLAGS, "-O1"))
+    monkeypatch.setattr(build, "FLAGS", (*special, "-O1"))
     assert build.library_path(folder=tmp_path) != first
-
-
-def test_kernels_need_no_special_processor(tmp_path, monkeypatch, compiled):
-    """The same sources for any 64-bit x86 or ARM: slower, and as right."""
-    plain = [flag for flag in build.FLAGS if not flag.startswith("-march")]
-    monkeypatch.setattr(build, "FLAGS", plain)
-    build.library_path(folder=tmp_path)  # checked there

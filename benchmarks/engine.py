@@ -209,8 +209,9 @@ class Bench:
     def first_token(self, server: Server, process: psutil.Process) -> float:
         """Seconds from the process's start to the first token that it gave."""
         deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline and process.is_running():
+        while time.monotonic() < deadline and is_alive(process):
             with contextlib.suppress(OSError, subprocess.CalledProcessError, ValueError):
+                socket.create_connection(("127.0.0.1", server.port), 1).close()
                 seen = self.load(server, clients=1, times=1, tokens=1)
                 if seen["first_token_p50_ms"] is not None:
                     waited = seen["first_token_p50_ms"] / 1e3
@@ -310,6 +311,10 @@ def running(server: Server, log: Path) -> Iterator[psutil.Process]:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(started.pid, signal.SIGKILL)
         started.wait(20)
+
+
+def is_alive(process: psutil.Process) -> bool:
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
 
 
 def pause(process: psutil.Process) -> None:

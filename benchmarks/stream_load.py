@@ -16,8 +16,7 @@ from typing import Any
 
 COMPLETION_TOKENS = re.compile(rb'"completion_tokens": ?(\d+)')
 PROMPT_TOKENS = re.compile(rb'"prompt_tokens": ?(\d+)')
-LAST = b"data: [DONE]"
-END = b"0\r\n\r\n"  # of a chunked body
+END = b"\r\n0\r\n\r\n"  # of a chunked body; not every server says [DONE] before it
 
 
 class Client(asyncio.Protocol):
@@ -73,7 +72,7 @@ class Client(asyncio.Protocol):
             self.events += pieces
             self.last_at = now
         self.tail = (self.tail + data)[-4096:]
-        if LAST in self.tail and self.tail.endswith(END):
+        if self.tail.endswith(END):
             self.answered()
 
     def answered(self) -> None:

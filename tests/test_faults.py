@@ -24,6 +24,7 @@ pytestmark = [pytest.mark.processes, pytest.mark.timeout(600)]
 SOAK_SECONDS = float(os.environ.get("SOAK_SECONDS", "180"))
 PAUSE_SECONDS = (2.0, 6.0)  # between the end of one fault and the next
 MOST_ERRORS = 0.001
+SWEEP_SECONDS = 15.0  # the agents' round over strays
 
 
 Tell = Callable[[str], None]
@@ -152,8 +153,12 @@ def test_soak_of_random_faults_under_steady_load(served: Served, tell: Tell) -> 
 
 def check_nothing_is_left(served: Served) -> None:
     """No process, port, allocation or file once the deployment is deleted."""
+    served.wait(
+        lambda: len(engine_files(served, "spec.json")) == faults.REPLICAS,
+        3 * SWEEP_SECONDS,
+        "folders of replicas that are over are not swept",
+    )
     specs = [ServeSpec.from_json(path.read_bytes()) for path in engine_files(served, "spec.json")]
-    assert len(specs) == faults.REPLICAS
     answer = httpx.delete(
         f"{served.platform.base_url}/api/v1/deployments/{served.deployment}/",
         headers={"Authorization": f"Bearer {served.key}"},

@@ -33,7 +33,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="one short round")
     parser.add_argument("--clients", type=int, default=32)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--data", type=Path, default=ROOT / ".factory" / "benchmarks")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="through-") as scratch:

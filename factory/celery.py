@@ -25,6 +25,6 @@ app.conf.beat_schedule = {
     },
     "run-imports": {"task": "models_registry.sweep", "schedule": 5.0, "options": {"expires": 10}},
     "watch-nodes": {"task": "chips.watch_nodes", "schedule": 5.0, "options": {"expires": 10}},
-    "ingest-usage": {"task": "usage.ingest", "schedule": 1.0, "options": {"expires": 3}},
+    "ingest-usage": {"task": "usage.ingest", "schedule": 2.0, "options": {"expires": 4}},
     "roll-up-usage": {"task": "usage.roll_up", "schedule": 60.0, "options": {"expires": 120}},
 }

@@ -83,6 +83,10 @@ class StepPlan:
         epoch = self._epoch_of(number)
         return self._epoch(epoch)[number - self._epoch_starts[epoch]]
 
+    def first_epoch(self) -> Step:
+        """The micro-batches of the first epoch, in order."""
+        return [micro_batch for step in self._epoch(0) for micro_batch in step]
+
     def epoch(self, number: int) -> float:
         """Epochs done after `number` steps."""
         if number == 0:
@@ -178,7 +182,7 @@ def _shared_tokens(examples: Sequence[Example]) -> int:
     return shared if shared >= _LEAST_SHARED else 0
 
 
-def eval_batches(examples: Sequence[Example], *, batch_size: int) -> list[list[int]]:
-    """Every example once, longest first, so that too large a batch shows at once."""
-    order = sorted(range(len(examples)), key=lambda i: -len(examples[i].tokens))
+def eval_batches(lengths: Sequence[int], *, batch_size: int) -> list[list[int]]:
+    """Every unit once, longest first, so that too large a batch shows at once."""
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]

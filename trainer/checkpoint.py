@@ -41,6 +41,7 @@ class Position:
     total_seconds: float = 0.0  # since the start of the process, over all attempts
     window_loss: float = 0.0  # sum over the steps since the last line of progress
     window_steps: int = 0
+    window_metrics: dict[str, list[float]] = field(default_factory=dict)
     recent_losses: list[float] = field(default_factory=list)
     evaluated_step: int = 0
     eval_loss: float | None = None

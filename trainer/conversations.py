@@ -1,7 +1,14 @@
-"""OpenAI chat jsonl, read line by line; what cannot be trained on is refused by line number."""
+"""Canonical jsonl, read line by line; what cannot be trained on is refused by line number.
+
+chat        {"messages": [...], "tools": [...]?}; an assistant's message may carry "weight": 0
+preference  {"input": {"messages": [...], "tools": [...]?}, "preferred_output": [assistant's],
+            "non_preferred_output": [assistant's]}
+label       {"messages": [..., assistant's], "tools": [...]?, "label": true or false}
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -31,6 +38,40 @@ def bad_line(path: Path, line: int, problem: str, *, remedy: str) -> TrainingFai
 
 def read_conversations(path: Path) -> Iterator[Conversation]:
     """Yield every line; raises TrainingFailure(bad_data) at the first that is off."""
+    for number, row in _read_rows(path):
+        yield _conversation(path, number, row)
+
+
+def read_pairs(path: Path) -> Iterator[tuple[Conversation, Conversation]]:
+    """Each line's preferred answer and the other one, each after the same messages."""
+    for number, row in _read_rows(path):
+        asked = row.get("input")
+        if not isinstance(asked, dict):
+            raise bad_line(
+                path, number, "has no input", remedy='write {"input": {"messages": [...]}, ...}'
+            )
+        preferred, other = (
+            _answered(path, number, asked, row.get(name), name)
+            for name in ("preferred_output", "non_preferred_output")
+        )
+        yield preferred, other
+
+
+def read_labelled(path: Path) -> Iterator[tuple[Conversation, bool]]:
+    """Each line's conversation, whose last message alone counts, and whether it is desirable."""
+    for number, row in _read_rows(path):
+        if not isinstance(row.get("label"), bool):
+            raise bad_line(path, number, "has no label", remedy='add "label": true or false')
+        conversation = _conversation(path, number, row)
+        last = len(conversation.messages) - 1
+        if conversation.messages[last]["role"] != "assistant":
+            raise bad_line(
+                path, number, "does not end with an answer", remedy="end with the assistant"
+            )
+        yield dataclasses.replace(conversation, trained=(last,)), row["label"]
+
+
+def _read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
         file = path.open("rb")
     except OSError as error:
@@ -39,16 +80,44 @@ def read_conversations(path: Path) -> Iterator[Conversation]:
         ) from error
     with file:
         for number, raw in enumerate(file, start=1):
-            if raw.strip():
-                yield _parse(path, number, raw)
+            if not raw.strip():
+                continue
+            try:
+                row = json.loads(raw)
+            except ValueError as error:
+                raise bad_line(
+                    path, number, f"is not JSON: {error}", remedy="one object a line"
+                ) from error
+            yield number, row if isinstance(row, dict) else {}
 
 
-def _parse(path: Path, number: int, raw: bytes) -> Conversation:
-    try:
-        row = json.loads(raw)
-    except ValueError as error:
-        raise bad_line(path, number, f"is not JSON: {error}", remedy="one object a line") from error
-    messages = row.get("messages") if isinstance(row, dict) else None
+def _answered(
+    path: Path, number: int, asked: dict[str, Any], output: Any, name: str
+) -> Conversation:
+    messages = asked.get("messages")
+    if not isinstance(messages, list) or not messages:
+        raise bad_line(
+            path, number, "has no input messages", remedy='write {"input": {"messages": [...]}}'
+        )
+    is_one_answer = (
+        isinstance(output, list)
+        and len(output) == 1
+        and isinstance(output[0], dict)
+        and output[0].get("role") == "assistant"
+    )
+    if not is_one_answer:
+        raise bad_line(
+            path,
+            number,
+            f"{name} is not one assistant message",
+            remedy=f'write "{name}": [{{"role": "assistant", "content": ...}}]',
+        )
+    whole = asked | {"messages": [*messages, *output]}
+    return dataclasses.replace(_conversation(path, number, whole), trained=(len(messages),))
+
+
+def _conversation(path: Path, number: int, row: dict[str, Any]) -> Conversation:
+    messages = row.get("messages")
     if not isinstance(messages, list) or not messages:
         raise bad_line(
             path, number, "has no messages", remedy='write {"messages": [{"role": ...}]}'

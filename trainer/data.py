@@ -11,15 +11,22 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from trainer.conversations import Conversation, bad_line, read_conversations
+from trainer.conversations import (
+    Conversation,
+    bad_line,
+    read_conversations,
+    read_labelled,
+    read_pairs,
+)
 from trainer.errors import FailureReason, TrainingFailure
 
 logger = logging.getLogger(__name__)
@@ -41,9 +48,22 @@ class Example:
 
 @dataclass
 class TokenSet:
+    """What is trained on, or held out. A unit, which counts as one in a batch, is `width` examples
+    in a row: one, or a preferred answer and the other one."""
+
     examples: list[Example] = field(default_factory=list)
-    truncated: int = 0  # cut at the length limit and still of use
-    dropped: int = 0  # cut so early that nothing to learn was left
+    width: int = 1
+    desirable: list[bool] = field(default_factory=list)  # of each unit, where they are labelled
+    truncated: int = 0  # units cut at the length limit and still of use
+    dropped: int = 0  # units cut so early that nothing to learn was left
+    # Filled before the first step by methods that compare with the model as it was then.
+    unmatched: list[Example] = field(default_factory=list)
+    reference: torch.Tensor | None = None  # [examples]
+    unmatched_reference: torch.Tensor | None = None
+
+    @property
+    def units(self) -> int:
+        return len(self.examples) // self.width
 
     @property
     def tokens(self) -> int:
@@ -51,15 +71,23 @@ class TokenSet:
 
     @property
     def lengths(self) -> list[int]:
-        return [len(example.tokens) for example in self.examples]
+        """Places that each unit takes in a batch padded to it."""
+        sizes = [len(example.tokens) for example in self.examples]
+        width = self.width
+        return [width * max(sizes[i : i + width]) for i in range(0, len(sizes), width)]
+
+    def examples_of(self, units: Sequence[int]) -> list[Example]:
+        width = self.width
+        return [self.examples[unit * width + place] for unit in units for place in range(width)]
 
     def fingerprint(self) -> str:
-        """Equal for equal tokens and marks in equal order."""
+        """Equal for equal tokens, marks and labels in equal order."""
         digest = hashlib.sha256()
         for example in self.examples:
             digest.update(len(example.tokens).to_bytes(4, "little"))
             digest.update(example.tokens.tobytes())
             digest.update(example.marks.tobytes())
+        digest.update(bytes(self.desirable))
         return digest.hexdigest()
 
 
@@ -70,23 +98,37 @@ class _Rendered:
     spans: tuple[tuple[int, int], ...]  # of trained answers, in characters
 
 
-def tokenize_file(path: Path, tokenizer: Any, *, max_length_tokens: int) -> TokenSet:
-    """All of a jsonl file; raises TrainingFailure(bad_data) with the line that is off."""
-    rendered = (
-        part
-        for conversation in read_conversations(path)
-        for part in _render(path, conversation, tokenizer)
-    )
-    result = TokenSet()
+@dataclass(frozen=True)
+class _Unit:
+    line: int
+    parts: tuple[_Rendered, ...]
+    desirable: bool | None = None
+
+
+def tokenize_file(
+    path: Path, tokenizer: Any, *, max_length_tokens: int, kind: str = "chat"
+) -> TokenSet:
+    """All of a jsonl file of `kind` chat, preference or label.
+
+    Raises TrainingFailure(bad_data) with the line that is off.
+    """
+    result = TokenSet(width=2 if kind == "preference" else 1)
     dropped_lines: list[int] = []
-    for line, example in _tokenize(rendered, tokenizer):
-        kept = Example(example.tokens[:max_length_tokens], example.marks[:max_length_tokens])
-        if not kept.marks.any():
+    for unit, examples in _tokenize(_units(path, tokenizer, kind), tokenizer):
+        kept = [
+            Example(each.tokens[:max_length_tokens], each.marks[:max_length_tokens])
+            for each in examples
+        ]
+        if not all(each.marks.any() for each in kept):
             result.dropped += 1
-            dropped_lines.append(line)
+            dropped_lines.append(unit.line)
             continue
-        result.truncated += len(kept.tokens) < len(example.tokens)
-        result.examples.append(kept)
+        result.truncated += any(
+            len(one.tokens) < len(whole.tokens) for one, whole in zip(kept, examples, strict=True)
+        )
+        result.examples += kept
+        if unit.desirable is not None:
+            result.desirable.append(unit.desirable)
     if dropped_lines:
         named = ", ".join(map(str, dropped_lines[:_NAMED_LINES]))
         logger.warning(
@@ -104,6 +146,22 @@ def tokenize_file(path: Path, tokenizer: Any, *, max_length_tokens: int) -> Toke
             remedy="raise max_length_tokens, or shorten the prompts",
         )
     return result
+
+
+def _units(path: Path, tokenizer: Any, kind: str) -> Iterator[_Unit]:
+    match kind:
+        case "preference":
+            for pair in read_pairs(path):
+                parts = tuple(_render(path, each, tokenizer)[0] for each in pair)
+                yield _Unit(pair[0].line, parts)
+        case "label":
+            for conversation, desirable in read_labelled(path):
+                parts = tuple(_render(path, conversation, tokenizer))
+                yield _Unit(conversation.line, parts, desirable)
+        case _:
+            for conversation in read_conversations(path):
+                for part in _render(path, conversation, tokenizer):
+                    yield _Unit(part.line, (part,))
 
 
 def _render(path: Path, conversation: Conversation, tokenizer: Any) -> list[_Rendered]:
@@ -143,21 +201,24 @@ def _render(path: Path, conversation: Conversation, tokenizer: Any) -> list[_Ren
     return turns
 
 
-def _tokenize(rendered: Iterable[_Rendered], tokenizer: Any) -> Iterator[tuple[int, Example]]:
-    iterator = iter(rendered)
-    while part := list(islice(iterator, _TOKENIZE_AT_ONCE)):
+def _tokenize(units: Iterable[_Unit], tokenizer: Any) -> Iterator[tuple[_Unit, list[Example]]]:
+    iterator = iter(units)
+    while chunk := list(islice(iterator, _TOKENIZE_AT_ONCE)):
         encoded = tokenizer(
-            [item.text for item in part],
+            [part.text for unit in chunk for part in unit.parts],
             add_special_tokens=False,  # the template writes them itself
             return_offsets_mapping=True,
             return_attention_mask=False,
         )
-        for item, tokens, offsets in zip(
-            part, encoded["input_ids"], encoded["offset_mapping"], strict=True
-        ):
-            starts = np.fromiter((start for start, _ in offsets), dtype=np.int64, count=len(tokens))
-            marks = np.zeros(len(tokens), dtype=np.bool_)
-            for begin, end in item.spans:
-                marks |= (starts >= begin) & (starts < end)
-            marks[:1] = False  # nothing comes before it that could predict it
-            yield item.line, Example(np.asarray(tokens, dtype=np.int32), marks)
+        each = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
+        for unit in chunk:
+            yield unit, [_example(part, *next(each)) for part in unit.parts]
+
+
+def _example(part: _Rendered, tokens: list[int], offsets: list[tuple[int, int]]) -> Example:
+    starts = np.fromiter((start for start, _ in offsets), dtype=np.int64, count=len(tokens))
+    marks = np.zeros(len(tokens), dtype=np.bool_)
+    for begin, end in part.spans:
+        marks |= (starts >= begin) & (starts < end)
+    marks[:1] = False  # nothing comes before it that could predict it
+    return Example(np.asarray(tokens, dtype=np.int32), marks)

@@ -15,10 +15,10 @@ from typing import Any
 import psutil
 import torch
 
-from trainer import checkpoint, folders, model
-from trainer.batches import StepPlan, eval_batches, make_batch
+from trainer import checkpoint, folders, model, objectives, reference
+from trainer.batches import StepPlan, eval_batches
 from trainer.checkpoint import Position
-from trainer.data import TokenSet, tokenize_file
+from trainer.data import TokenSet
 from trainer.errors import FailureReason, SpecError, TrainingFailure
 from trainer.optimizer import MasterAdamW, rate_factor
 from trainer.progress import Kind, ProgressWriter
@@ -43,7 +43,12 @@ def run(
         logger.info("%s is complete already", spec.output_path)
         progress.write(Kind.FINISHED, **done)
         return
-    Training(spec, progress=progress, stopping=stopping, started=started).run()
+    try:
+        training = Training(spec, progress=progress, stopping=stopping, started=started)
+    except reference.Stopped:
+        progress.write(Kind.YIELDED, step=0)
+        return
+    training.run()
 
 
 class Training:
@@ -62,6 +67,7 @@ class Training:
         self._device = torch.device(spec.device)
         self._checkpoints = Path(spec.checkpoint_path)
         self._tokenizer = model.load_tokenizer(spec)
+        self._objective = objectives.of(spec)
         self._train = self._read(spec.train_path)
         self._eval = self._read(spec.eval_path) if spec.eval_path else None
         self._plan = StepPlan(self._train.lengths, self._given)
@@ -70,7 +76,9 @@ class Training:
         self._share = model.can_share(self._loaded)
         self._optimizer = MasterAdamW(self._loaded.trained, weight_decay=self._given.weight_decay)
         torch.manual_seed(self._given.seed)
+        self._compare()
         self._position = self._resume()
+        self._tally = objectives.Tally(self._position.window_metrics)
         self._saved_step = self._position.step
         self._seconds_before = self._position.total_seconds
         self._started = started
@@ -83,7 +91,7 @@ class Training:
         self._progress.write(
             Kind.STARTED,
             total_steps=self._plan.total_steps,
-            train_examples=len(self._train.examples),
+            train_examples=self._train.units,
             train_tokens=self._train.tokens,
             truncated_examples=self._train.truncated,
             dropped_examples=self._train.dropped,
@@ -137,18 +145,19 @@ class Training:
 
     def _step(self) -> tuple[float, float]:
         """One optimizer update; returns its learning rate and gradient norm."""
-        position, examples = self._position, self._train.examples
-        batches = [
-            make_batch([examples[index] for index in micro_batch], share=self._share)
-            for micro_batch in self._plan.step(position.step)
+        position = self._position
+        works = [
+            self._objective.make(self._train, units, share=self._share)
+            for units in self._plan.step(position.step)
         ]
-        labels = sum(len(batch.targets) for batch in batches)
+        whole = sum(work.weight for work in works)
         loss = 0.0
-        for batch in batches:
-            part = self._loaded.loss(batch.to(self._device), divisor=labels)
+        for work in works:
+            part, sums = self._objective.loss(self._loaded, work.to(self._device), divisor=whole)
             part.backward()
             self._optimizer.collect()
             loss += part.item()
+            self._tally.add(sums)
         norm = self._optimizer.clip(self._given.max_grad_norm)
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise TrainingFailure(
@@ -163,7 +172,7 @@ class Training:
         rate = self._spec.learning_rate * factor
         self._optimizer.step(learning_rate=rate)
         position.step += 1
-        position.tokens_total += sum(batch.tokens for batch in batches)
+        position.tokens_total += sum(work.tokens for work in works)
         position.window_loss += loss
         position.window_steps += 1
         self._recent.append(loss)
@@ -178,6 +187,7 @@ class Training:
             left = min(left, max(0.0, self._given.max_seconds - position.training_seconds))
         loss = position.window_loss / max(1, position.window_steps)
         position.window_loss, position.window_steps = 0.0, 0
+        metrics, self._tally = self._tally.means(), objectives.Tally()
         self._progress.write(
             Kind.STEP,
             step=position.step,
@@ -190,6 +200,7 @@ class Training:
             tokens_per_second=round(tokens / seconds, 1),
             seconds_left=round(left, 1),
             memory_bytes=self._memory_bytes(),
+            metrics=metrics,
         )
         logger.info(
             "step %d/%d loss %.4f rate %.2e norm %.2f %.0f tokens/s %.0f s left",
@@ -210,24 +221,27 @@ class Training:
     # Evaluating
 
     def _evaluate(self, held_out: TokenSet) -> bool:
-        """Mean loss a label over the held-out set; false when asked to stop meanwhile."""
+        """Mean loss over the held-out set; false when asked to stop meanwhile."""
         position = self._position
         if position.evaluated_step == position.step and position.eval_loss is not None:
             return True  # told by an attempt that was killed later
-        loss, labels = 0.0, 0
+        loss, weight, tally = 0.0, 0, objectives.Tally()
         self._loaded.model.eval()
         with torch.no_grad():
-            for chosen in eval_batches(held_out.examples, batch_size=self._given.batch_size):
+            for units in eval_batches(held_out.lengths, batch_size=self._given.batch_size):
                 if self._stopping():
                     self._loaded.model.train()
                     return False
-                examples = [held_out.examples[i] for i in chosen]
-                batch = make_batch(examples, share=self._share).to(self._device)
-                loss += self._loaded.loss(batch, divisor=1.0).item()
-                labels += len(batch.targets)
+                work = self._objective.make(held_out, units, share=self._share)
+                part, sums = self._objective.loss(self._loaded, work.to(self._device), divisor=1.0)
+                loss += part.item()
+                weight += work.weight
+                tally.add(sums)
         self._loaded.model.train()
-        position.evaluated_step, position.eval_loss = position.step, loss / labels
-        self._progress.write(Kind.EVAL, step=position.step, eval_loss=position.eval_loss)
+        position.evaluated_step, position.eval_loss = position.step, loss / weight
+        self._progress.write(
+            Kind.EVAL, step=position.step, eval_loss=position.eval_loss, metrics=tally.means()
+        )
         logger.info("step %d eval loss %.4f", position.step, position.eval_loss)
         return True
 
@@ -236,6 +250,7 @@ class Training:
     def _save(self) -> None:
         position = self._position
         position.recent_losses = list(self._recent)
+        position.window_metrics = self._tally.sums()
         position.total_seconds = self._total_seconds()
         path, size = checkpoint.save(
             self._checkpoints,
@@ -294,8 +309,27 @@ class Training:
     # Reading
 
     def _read(self, path: str) -> TokenSet:
-        limit = self._given.max_length_tokens
-        return tokenize_file(Path(path), self._tokenizer, max_length_tokens=limit)
+        return self._objective.read(Path(path), self._tokenizer)
+
+    def _compare(self) -> None:
+        """What the model, as it is before the first step, makes of the data."""
+        if not self._objective.compares:
+            return
+        batch_size, sets = self._given.batch_size, [("train", self._train)]
+        self._train.unmatched = self._objective.unmatched(self._train, self._plan.first_epoch())
+        if self._eval is not None:
+            order = eval_batches(self._eval.lengths, batch_size=batch_size)
+            self._eval.unmatched = self._objective.unmatched(self._eval, order)
+            sets.append(("eval", self._eval))
+        reference.settle(
+            self._checkpoints,
+            sets,
+            loaded=self._loaded,
+            fingerprint=self._fingerprint(),
+            batch_size=batch_size,
+            share=self._share,
+            stopping=self._stopping,
+        )
 
     def _check_tokens(self) -> None:
         entries = self._loaded.head.weight.shape[0]

@@ -15,6 +15,7 @@ from trainer import attention
 from trainer.batches import Batch
 from trainer.errors import FailureReason, TrainingFailure
 from trainer.head import label_loss
+from trainer.likelihood import label_log_probabilities
 from trainer.spec import TrainSpec
 
 transformers_logging.disable_progress_bar()  # a log file is no terminal
@@ -38,6 +39,25 @@ class Loaded:
 
     def loss(self, batch: Batch, *, divisor: float) -> torch.Tensor:
         """Summed cross entropy at the label positions over `divisor`."""
+        return label_loss(
+            hidden=self.hidden(batch),
+            weight=self.head.weight,
+            bias=self.head.bias,
+            targets=batch.targets,
+            divisor=divisor,
+        )
+
+    def log_probabilities(self, batch: Batch) -> torch.Tensor:
+        """[labels], float32: of each label, example after example."""
+        return label_log_probabilities(
+            hidden=self.hidden(batch),
+            weight=self.head.weight,
+            bias=self.head.bias,
+            targets=batch.targets,
+        )
+
+    def hidden(self, batch: Batch) -> torch.Tensor:
+        """[labels, width]: the body's last states where a label is predicted."""
         layout: dict[str, Any] = {}
         if batch.shared:
             layout = {
@@ -46,14 +66,10 @@ class Loaded:
                 "shared_tokens": batch.shared,
                 "rows": batch.rows,
             }
-        hidden = self.body(input_ids=batch.ids, use_cache=False, **layout).last_hidden_state
-        return label_loss(
-            hidden=hidden.flatten(0, 1)[batch.positions],
-            weight=self.head.weight,
-            bias=self.head.bias,
-            targets=batch.targets,
-            divisor=divisor,
-        )
+        hidden: torch.Tensor = self.body(
+            input_ids=batch.ids, use_cache=False, **layout
+        ).last_hidden_state
+        return hidden.flatten(0, 1)[batch.positions]
 
 
 def load_tokenizer(spec: TrainSpec) -> Any:

@@ -4,13 +4,15 @@ Every line is `{"kind", "at", "attempt", ...}`. By kind it also holds
 
     started     total_steps, train_examples, train_tokens, resumed_from_step, truncated_examples
     step        step, total_steps, epoch, loss, learning_rate, grad_norm, tokens_total,
-                tokens_per_second, seconds_left, memory_bytes
-    eval        step, eval_loss
+                tokens_per_second, seconds_left, memory_bytes, metrics
+    eval        step, eval_loss, metrics
     checkpoint  step, path, bytes
     yielded     step
     finished    step, train_loss, eval_loss, tokens_total, seconds_total, output_path
     failed      reason, message, remedy
 
+`metrics` holds what a method tells beside its loss, means since the last line (dpo: reward_chosen,
+reward_rejected, reward_margin, reward_accuracy; kto: the first three and kl).
 Tokens are those of the examples, without padding; `tokens_total` and `seconds_total` run on over
 attempts and leave out what was lost to a kill. After a kill a later attempt repeats the steps
 since its checkpoint, so a step may be told twice: the line of the later attempt counts.

@@ -14,13 +14,21 @@ from typing import Any, Self
 
 from trainer.errors import SpecError
 
-METHODS = ("sft",)
-TUNINGS = ("full", "lora")
+METHODS = ("sft", "dpo", "kto")
+# The kind of dataset that each method learns from.
+DATA_KINDS = {"sft": "chat", "dpo": "preference", "kto": "label"}
+TUNINGS = ("full", "lora", "qlora")
+LORA_VARIANTS = ("lora", "rslora", "dora")
 DTYPES = ("bfloat16", "float32")
 SCHEDULERS = ("linear", "cosine", "constant")
 
 # Adapters start from zero and are few, so they bear and need a rate ten times that of full weights.
-LEARNING_RATES = {"full": 2e-5, "lora": 2e-4}
+# Preference losses pull at whole answers: they need a twentieth of the rate, and fall apart above it.
+LEARNING_RATES = {
+    "sft": {"full": 2e-5, "lora": 2e-4, "qlora": 2e-4},
+    "dpo": {"full": 1e-6, "lora": 1e-5, "qlora": 1e-5},
+    "kto": {"full": 1e-6, "lora": 1e-5, "qlora": 1e-5},
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,22 +37,34 @@ class Hyperparameters:
 
     epochs: float = 3.0  # instruction sets of a few thousand examples are learnt in 2 to 4
     max_steps: int | None = None  # a step is one optimizer update; the nearer bound ends the run
-    learning_rate: float | None = None  # None: the rate of LEARNING_RATES for the tuning
+    learning_rate: float | None = None  # None: the rate of LEARNING_RATES for method and tuning
     batch_size: int = 8  # examples a micro-batch: fits a 0.6B model at 1,024 tokens in 16 GB
     gradient_accumulation: int = 1  # micro-batches a step; raise it when batch_size must shrink
     max_length_tokens: int = 1024  # longer than most support dialogues; the rest is cut and counted
     warmup_ratio: float = 0.03  # AdamW's second moment needs a few dozen steps to be of use
+    warmup_steps: int | None = None  # in place of warmup_ratio
     scheduler: str = "cosine"  # ends near zero without the long tail of "linear" at a high rate
+    min_learning_rate_ratio: float = 0.0  # what "linear" and "cosine" end at, of the learning rate
     weight_decay: float = 0.01  # AdamW's usual; norms and biases are left out
     max_grad_norm: float = 1.0  # tames the rare long or odd example
     seed: int = 42  # data order, adapter start and dropout follow from it alone
     lora_rank: int = 16  # on all linear layers this comes close to full tuning on small sets
     lora_alpha: int = 32  # twice the rank, so that the rate above holds at other ranks too
     lora_dropout: float = 0.0  # one or two epochs over clean data do not overfit adapters
+    lora_variant: str = "lora"  # rslora: scaled by the root of the rank; dora: magnitudes apart
+    lora_targets: str = "all"  # "all" linear layers, "attention", "mlp", or names: "q_proj,v_proj"
+    beta: float = 0.1  # dpo, kto: how dearly it pays to leave the reference
+    label_smoothing: float = 0.0  # dpo: the share of pairs taken to be the wrong way round
+    desirable_weight: float = 1.0  # kto: raise it where undesirable answers are many more
+    undesirable_weight: float = 1.0
+    neftune_alpha: float | None = None  # noise on embeddings; 5 helps small instruction sets
     packing: bool = False  # see `trainer.batches`: rows of whole examples up to the length limit
     checkpoint_every_seconds: float = 20.0  # a kill loses this much; writing costs under 1 % of it
     checkpoints_kept: int = 2  # the newest, and the one before in case the newest is damaged
     eval_every_steps: int | None = None  # None: once, at the end
+    early_stopping_evals: int | None = None  # end after so many in a row without a better loss
+    early_stopping_delta: float = 0.0  # by how much a held-out loss must fall to be better
+    keep_best: bool = False  # the result is the step of the lowest held-out loss, not the last
     log_every_steps: int = 10  # often enough for a live chart, rare enough to cost nothing
     max_seconds: float | None = None  # training time over all attempts; the schedule ends with it
 
@@ -54,13 +74,18 @@ class Hyperparameters:
             _at_least(self, name, 1)
         for name in ("checkpoints_kept", "log_every_steps", "max_steps", "eval_every_steps"):
             _at_least(self, name, 1)
+        _at_least(self, "early_stopping_evals", 1)
+        _at_least(self, "warmup_steps", 0)
         _at_least(self, "max_length_tokens", 8)
         _at_least(self, "seed", 0)
         for name in ("epochs", "learning_rate", "max_grad_norm", "max_seconds"):
             _more_than_zero(self, name)
         _more_than_zero(self, "checkpoint_every_seconds")
         _at_least(self, "weight_decay", 0)
-        for name in ("warmup_ratio", "lora_dropout"):
+        _at_least(self, "early_stopping_delta", 0)
+        for name in ("beta", "desirable_weight", "undesirable_weight", "neftune_alpha"):
+            _more_than_zero(self, name)
+        for name in ("warmup_ratio", "lora_dropout", "min_learning_rate_ratio"):
             value = getattr(self, name)
             if not 0 <= value < 1:
                 raise SpecError(
@@ -68,7 +93,21 @@ class Hyperparameters:
                     f"{value} is outside 0 (included) to 1 (excluded)",
                     remedy="give a share such as 0.05",
                 )
+        if not 0 <= self.label_smoothing < 0.5:
+            raise SpecError(
+                "hyperparameters.label_smoothing",
+                f"{self.label_smoothing} is outside 0 (included) to 0.5 (excluded)",
+                remedy="give the share of pairs that may be the wrong way round, such as 0.1",
+            )
         _one_of("hyperparameters.scheduler", self.scheduler, SCHEDULERS)
+        _one_of("hyperparameters.lora_variant", self.lora_variant, LORA_VARIANTS)
+        names = [name.strip() for name in self.lora_targets.split(",")]
+        if not all(name.replace(".", "_").isidentifier() for name in names):
+            raise SpecError(
+                "hyperparameters.lora_targets",
+                f"{self.lora_targets!r} names no layers",
+                remedy='give "all", "attention", "mlp" or names such as "q_proj,v_proj"',
+            )
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
@@ -84,17 +123,19 @@ class TrainSpec:
 
     run_id: str
     base_path: str  # folder of a Hugging Face model: config, safetensors, tokenizer
-    train_path: str  # OpenAI chat jsonl
+    train_path: str  # jsonl of the method's kind of data, see `trainer.conversations`
     output_path: str  # folder that will hold the result; written whole or not at all
     checkpoint_path: str  # folder of checkpoints, private to this run
     progress_path: str  # jsonl, appended to
     attempt: int = 1  # counts starts of this run; labels progress lines, changes nothing else
-    eval_path: str | None = None  # OpenAI chat jsonl held out from training
+    eval_path: str | None = None  # the same, held out from training
+    init_path: str | None = None  # folder of an adapter of the base to continue from
     method: str = "sft"
     tuning: str = "lora"
     device: str = "cpu"  # a torch device: "cpu", "cuda", "cuda:1", "npu:0" ...
     dtype: str = "bfloat16"  # of weights and arithmetic; losses and norms are float32 in any case
-    threads: int = 1  # of torch inside this process; on CPU the number of cores held
+    ranks: int = 1  # processes, each on a device of its own; more than one need `torchrun`
+    threads: int = 1  # of torch in all of them; on CPU the number of cores held
     cores: tuple[int, ...] = ()  # when given the process pins itself to these
     hyperparameters: Hyperparameters = field(default_factory=Hyperparameters)
 
@@ -103,7 +144,7 @@ class TrainSpec:
         for name in ("run_id", *_PATHS, "device"):
             if not getattr(self, name):
                 raise SpecError(name, "is empty", remedy=f"give {name} a value")
-        for name in (*_PATHS, "eval_path"):
+        for name in (*_PATHS, "eval_path", "init_path"):
             path = getattr(self, name)
             if path is not None and not Path(path).is_absolute():
                 raise SpecError(name, f"{path!r} is not absolute", remedy="give the full path")
@@ -113,7 +154,7 @@ class TrainSpec:
                 "the base, the checkpoints and the result share a folder",
                 remedy="give base_path, checkpoint_path and output_path a folder each",
             )
-        for name in ("attempt", "threads"):
+        for name in ("attempt", "ranks", "threads"):
             if getattr(self, name) < 1:
                 raise SpecError(name, f"{getattr(self, name)} is below 1", remedy="give 1 or more")
         if any(core < 0 for core in self.cores):
@@ -121,11 +162,24 @@ class TrainSpec:
         _one_of("method", self.method, METHODS)
         _one_of("tuning", self.tuning, TUNINGS)
         _one_of("dtype", self.dtype, DTYPES)
+        check_method(self.method, self.tuning, self.hyperparameters, watches=bool(self.eval_path))
+        if self.init_path is not None and self.tuning == "full":
+            raise SpecError(
+                "tuning",
+                "an adapter cannot be continued by training all weights",
+                remedy='give tuning "lora", or merge the adapter first',
+            )
+        if self.tuning == "qlora" and not self.device.startswith("cuda"):
+            raise SpecError(
+                "tuning",
+                f"qlora needs a CUDA device, not {self.device}",
+                remedy='give tuning "lora", or train on an NVIDIA accelerator',
+            )
 
     @property
     def learning_rate(self) -> float:
-        """The rate in force: the one asked for, or the default of the tuning."""
-        return self.hyperparameters.learning_rate or LEARNING_RATES[self.tuning]
+        """The rate in force: the one asked for, or the default of method and tuning."""
+        return self.hyperparameters.learning_rate or LEARNING_RATES[self.method][self.tuning]
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
@@ -158,6 +212,40 @@ class TrainSpec:
         if not isinstance(data, dict):
             raise SpecError("spec", f"{path} holds no object", remedy='write {"run_id": ...}')
         return cls.from_json(data)
+
+
+def check_method(method: str, tuning: str, given: Hyperparameters, *, watches: bool) -> None:
+    """What hyperparameters must be for this method and tuning; `watches` if some data is held out.
+
+    Raises SpecError naming the field.
+    """
+    if method == "kto" and given.batch_size < 2:
+        raise SpecError(
+            "hyperparameters.batch_size",
+            "kto compares the answers of a micro-batch with each other",
+            remedy="give 2 or more",
+        )
+    if tuning == "qlora" and given.lora_variant == "dora":
+        raise SpecError(
+            "hyperparameters.lora_variant",
+            "dora takes the base's own weights, which qlora has not",
+            remedy='give "lora" or "rslora", or tuning "lora"',
+        )
+    for name in ("early_stopping_evals", "keep_best"):
+        if not getattr(given, name):
+            continue
+        if not watches:
+            raise SpecError(
+                f"hyperparameters.{name}",
+                "goes by the held-out loss, and nothing is held out",
+                remedy="name a split to watch (eval_split)",
+            )
+        if given.eval_every_steps is None:
+            raise SpecError(
+                f"hyperparameters.{name}",
+                "needs the held-out loss to be measured on the way",
+                remedy="give eval_every_steps",
+            )
 
 
 _PATHS = ("base_path", "train_path", "output_path", "checkpoint_path", "progress_path")

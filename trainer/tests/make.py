@@ -90,6 +90,32 @@ def make_rows(count: int) -> list[dict[str, Any]]:
     return rows
 
 
+def preference_rows(count: int) -> list[dict[str, Any]]:
+    """The right answer before one with another city and number."""
+    rows = []
+    for number, row in enumerate(make_rows(count)):
+        *asked, answer = row["messages"]
+        wrong = {"city": CITIES[(number * 5 + 3) % len(CITIES)], "parcel": number}
+        rows.append(
+            {
+                "input": {"messages": asked},
+                "preferred_output": [answer],
+                "non_preferred_output": [{"role": "assistant", "content": json.dumps(wrong)}],
+            }
+        )
+    return rows
+
+
+def label_rows(count: int) -> list[dict[str, Any]]:
+    """Right and wrong answers in turn."""
+    rows = []
+    for number, pair in enumerate(preference_rows(count)):
+        good = number % 2 == 0
+        (answer,) = pair["preferred_output" if good else "non_preferred_output"]
+        rows.append({"messages": [*pair["input"]["messages"], answer], "label": good})
+    return rows
+
+
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path

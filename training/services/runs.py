@@ -188,7 +188,7 @@ def _settle(given: Mapping[str, Any], *, tuning: str, base: Revision) -> dict[st
         values = Hyperparameters.from_json(given).to_json()
     except SpecError as error:
         raise InvalidInput(error.message, field=error.field, remedy=error.remedy) from error
-    values["learning_rate"] = values["learning_rate"] or LEARNING_RATES[tuning]
+    values["learning_rate"] = values["learning_rate"] or LEARNING_RATES["sft"][tuning]
     limit = base.context_length_tokens
     if limit and values["max_length_tokens"] > limit:
         if "max_length_tokens" in given:

@@ -13,7 +13,7 @@ from deployments.choices import (
     ROLLOUT_TRANSITIONS,
 )
 from models_registry.choices import IMPORT_TRANSITIONS
-from training.choices import EVALUATION_TRANSITIONS, RUN_TRANSITIONS
+from training.choices import EVALUATION_TRANSITIONS, RUN_TRANSITIONS, VERSION_TRANSITIONS
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -29,6 +29,7 @@ ROOT = Path(__file__).resolve().parent.parent
         ("Training run", RUN_TRANSITIONS),
         ("Evaluation", EVALUATION_TRANSITIONS),
         ("Import", IMPORT_TRANSITIONS),
+        ("Dataset version", VERSION_TRANSITIONS),
     ],
 )
 def test_the_drawn_states_are_those_of_the_code(

@@ -55,3 +55,25 @@ EVALUATION_TRANSITIONS: dict[str, set[str]] = {
     E.CANCELLED: set(),
 }
 EVALUATION_OVER = {status for status, onward in EVALUATION_TRANSITIONS.items() if not onward}
+
+
+class DatasetKind(models.TextChoices):
+    """What canonical lines of a version hold; each method of training needs one of them."""
+
+    CHAT = "chat", _("Conversations")
+    PREFERENCE = "preference", _("Preferences")
+    LABEL = "label", _("Labelled answers")
+
+
+class VersionStatus(models.TextChoices):
+    CHECKING = "checking", _("Checking")  # uploaded; a worker reads every line
+    READY = "ready", _("Ready")  # every line is good; there are splits
+    REFUSED = "refused", _("Refused")  # lines to mend; nothing of it can be used
+
+
+V = VersionStatus
+VERSION_TRANSITIONS: dict[str, set[str]] = {
+    V.CHECKING: {V.READY, V.REFUSED},
+    V.READY: set(),
+    V.REFUSED: set(),
+}

@@ -1,81 +1,209 @@
-"""A program that counts tokens: `python -m training.count_tokens FOLDER` with chat jsonl on stdin.
+"""A program that counts tokens: `python -m training.count_tokens FOLDER` with canonical lines on stdin.
 
 FOLDER holds the model's own `tokenizer.json` and `template.json` ({"template", "context"}). Each
 line is rendered by the chat template as transformers' `apply_chat_template` does, then tokenized
-without adding special tokens: the count that training sees. Prints one JSON object: `token_count`,
-`longest_tokens`, `longest_line`, `histogram` ([upper bound, examples] pairs), or `error`.
+without adding special tokens: the count that training sees. A preference line counts twice, with
+either answer. Prints one JSON object: `token_count`, `longest_tokens`, `longest_line`, `histogram`
+([upper bound, examples] pairs), `over` ([tokens, examples longer than that] pairs), `longest`
+([line, tokens] pairs), or `error`.
 
-A chat template is a program of somebody else, so it runs here: in jinja's sandbox, in a process of
-its own without the platform's environment, with bounds on memory and time.
+A chat template is a program of somebody else, so it runs here: in jinja's sandbox, in processes of
+their own without the platform's environment, with bounds on memory and time.
 """
 
 import json
+import multiprocessing
+import os
 import resource
 import sys
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import islice
+from heapq import nlargest
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
 import jinja2
 import jinja2.ext
+import orjson
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
 from common.texts import storable
-from training import chat_lines
 
 MEMORY_BYTES = 6 * 2**30  # of address space; Qwen's vocabulary of 250 k takes under 1 GiB
-AT_ONCE = 512
+AT_ONCE = 512  # lines
+PIECE_BYTES = 2**20
+SHARED_FROM_BYTES = 4 * 2**20  # less is counted before a second process has started
 MESSAGE_CHARACTERS = 300  # of what a template says when it refuses
+LONGEST_KEPT = 100
+LENGTHS = (256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072)
 
 
 class Uncountable(Exception):
     """A line that the template refuses; the message names it."""
 
 
+@dataclass
+class Counts:
+    """Of some lines."""
+
+    total: int = 0
+    histogram: Counter[int] = field(default_factory=Counter)
+    over: Counter[int] = field(default_factory=Counter)
+    longest: list[tuple[int, int]] = field(default_factory=list)  # (tokens, -line)
+
+    def add(self, line: int, count: int) -> None:
+        self.total += count
+        self.histogram[bucket(count)] += 1
+        for length in LENGTHS:
+            if count <= length:
+                break
+            self.over[length] += 1
+        self.longest.append((count, -line))
+
+    def merge(self, other: "Counts") -> None:
+        self.total += other.total
+        self.histogram.update(other.histogram)
+        self.over.update(other.over)
+        self.longest = nlargest(LONGEST_KEPT, self.longest + other.longest)
+
+    def as_json(self) -> dict[str, Any]:
+        longest = [(-line, tokens) for tokens, line in self.longest]
+        return {
+            "token_count": self.total,
+            "longest_tokens": longest[0][1] if longest else 0,
+            "longest_line": longest[0][0] if longest else 0,
+            "histogram": sorted(self.histogram.items()),
+            "over": [(length, self.over[length]) for length in LENGTHS],
+            "longest": longest,
+        }
+
+
 def main(folder: Path, lines: BinaryIO) -> dict[str, Any]:
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
+    counts = Counts()
+    size = os.fstat(lines.fileno()).st_size
+    workers = min(8, len(os.sched_getaffinity(0))) if size >= SHARED_FROM_BYTES else 1
+    prepare(folder)  # a template that cannot be read is told before any process starts
+    for part in _counted(folder, lines, workers):
+        counts.merge(part)
+    return counts.as_json()
+
+
+def _counted(folder: Path, lines: BinaryIO, workers: int) -> Iterator[Counts]:
+    if workers < 2:
+        for first, piece in pieces(lines):
+            yield count(first, piece)
+        return
+    # Processes of their own kind: tokenizers has threads, which do not survive a fork.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(
+        workers, mp_context=context, initializer=_begin, initargs=(folder,)
+    ) as pool:
+        waiting: deque[Future[Counts]] = deque()
+        for first, piece in pieces(lines):
+            waiting.append(pool.submit(count, first, piece))
+            if len(waiting) > 3 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def pieces(lines: BinaryIO) -> Iterator[tuple[int, list[bytes]]]:
+    """(number of the first line, lines) in order."""
+    number = 1
+    while part := lines.readlines(PIECE_BYTES):
+        yield number, part
+        number += len(part)
+
+
+class _Model:
+    """The one model of this process."""
+
+    tokenizer: Tokenizer
+    template: jinja2.Template
+    context: dict[str, Any]
+
+
+def _begin(folder: Path) -> None:
+    bound_memory()
+    prepare(folder)
+
+
+def prepare(folder: Path) -> None:
+    """Load tokenizer and template into this process."""
+    _Model.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    _Model.tokenizer.no_padding()
+    _Model.tokenizer.no_truncation()
     given = json.loads((folder / "template.json").read_text(encoding="utf-8"))
-    template = environment().from_string(given["template"])
-    total = longest = longest_line = 0
-    histogram: Counter[int] = Counter()
-    rendered = render(lines, template, given["context"])
-    while part := list(islice(rendered, AT_ONCE)):
-        texts = [text for _, text in part]
-        encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-        for (number, _), encoding in zip(part, encodings, strict=True):
-            count = len(encoding)
-            total += count
-            histogram[bucket(count)] += 1
-            if count > longest:
-                longest, longest_line = count, number
-    return {
-        "token_count": total,
-        "longest_tokens": longest,
-        "longest_line": longest_line,
-        "histogram": sorted(histogram.items()),
-    }
+    _Model.template = environment().from_string(given["template"])
+    _Model.context = given["context"]
 
 
-def render(
-    lines: BinaryIO, template: jinja2.Template, context: dict[str, Any]
-) -> Iterator[tuple[int, str]]:
-    """Line numbers and texts of all examples; lines that are not good ones are passed over."""
-    for number, raw in enumerate(lines, start=1):
-        line = chat_lines.parse(raw)
-        if line.problems:
-            continue
-        messages = [{k: v for k, v in m.items() if k != "weight"} for m in line.messages]
+def count(first: int, lines: list[bytes]) -> Counts:
+    """Count some lines with the model of this process."""
+    counts = Counts()
+    for begin in range(0, len(lines), AT_ONCE):
+        numbers: list[int] = []
+        texts: list[str] = []
+        for number, raw in enumerate(lines[begin : begin + AT_ONCE], start=first + begin):
+            for text in rendered(number, raw, _Model.template, _Model.context):
+                numbers.append(number)
+                texts.append(text)
+        encodings = _Model.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        amounts: Counter[int] = Counter()
+        for number, encoding in zip(numbers, encodings, strict=True):
+            amounts[number] += len(encoding)
+        for number, amount in amounts.items():
+            counts.add(number, amount)
+    counts.longest = nlargest(LONGEST_KEPT, counts.longest)
+    return counts
+
+
+def rendered(
+    number: int, raw: bytes, template: jinja2.Template, context: dict[str, Any]
+) -> Iterator[str]:
+    """The texts that training would see of a canonical line; none of a blank one."""
+    if not raw.strip():
+        return
+    for messages, tools in conversations(orjson.loads(raw)):
         try:
-            text = template.render(messages=messages, add_generation_prompt=False, **context)
+            yield template.render(
+                messages=messages, tools=tools, add_generation_prompt=False, **context
+            )
         except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError) as error:
             raise Uncountable(f"the chat template refuses line {number}: {said(error)}") from error
-        yield number, text
+
+
+def conversations(row: dict[str, Any]) -> Iterator[tuple[list[dict[str, Any]], Any]]:
+    """(messages, tools or None) as templates take them: one of a conversation, two of a preference."""
+    if "input" in row:
+        given = row["input"]
+        for name in ("preferred_output", "non_preferred_output"):
+            messages = [*given["messages"], *row[name]]
+            yield [as_rendered(message) for message in messages], given.get("tools")
+    else:
+        yield [as_rendered(message) for message in row["messages"]], row.get("tools")
+
+
+def as_rendered(message: dict[str, Any]) -> dict[str, Any]:
+    """A message without what templates do not know, its calls' arguments as objects."""
+    if len(message) == 2 and message["content"] is not None:
+        return message
+    kept = {key: value for key, value in message.items() if key != "weight"}
+    kept["content"] = kept.get("content") or ""
+    if "tool_calls" in kept:
+        kept["tool_calls"] = [_as_object(call) for call in kept["tool_calls"]]
+    return kept
+
+
+def _as_object(call: dict[str, Any]) -> dict[str, Any]:
+    function = call["function"]
+    if isinstance(function["arguments"], str):
+        function = function | {"arguments": json.loads(function["arguments"])}
+    return call | {"function": function}
 
 
 def said(error: Exception) -> str:
@@ -110,8 +238,12 @@ def _refuse(message: str) -> NoReturn:
     raise jinja2.TemplateError(message)
 
 
-if __name__ == "__main__":
+def bound_memory() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+
+
+if __name__ == "__main__":
+    bound_memory()
     try:
         answer = main(Path(sys.argv[1]), sys.stdin.buffer)
     except Uncountable as refused:

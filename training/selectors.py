@@ -9,6 +9,8 @@ from common.errors import NotFound
 from training.models import (
     Checkpoint,
     Dataset,
+    DatasetFinding,
+    DatasetSplit,
     DatasetVersion,
     Evaluation,
     EvaluationAnswer,
@@ -16,6 +18,10 @@ from training.models import (
     TrainingMetric,
     TrainingRun,
 )
+
+LEARNT = "train"
+MOST_COMPARED = 20
+MOST_COMPARED_BYTES = 64 * 2**20
 
 
 def list_datasets(organization: Organization) -> QuerySet[Dataset]:
@@ -44,6 +50,31 @@ def get_version(organization: Organization, version_id: UUID) -> DatasetVersion:
     if row is None:
         raise NotFound("No such dataset version.")
     return row
+
+
+def list_findings(version: DatasetVersion, *, kind: str = "") -> QuerySet[DatasetFinding]:
+    """What the check found, kind by kind, by line; all of it or one kind."""
+    rows = DatasetFinding.objects.filter(version=version).order_by("id")
+    return rows.filter(kind=kind) if kind else rows
+
+
+def list_evaluation_splits(organization: Organization) -> dict[str, DatasetSplit]:
+    """The splits that evaluations of the organization ask, by id, the newest first: as many as 20,
+    of 64 MiB together. What is learnt from should hold none of their lines."""
+    asked = Evaluation.objects.of(organization).values("split")
+    rows = DatasetSplit.objects.filter(pk__in=asked).exclude(name=LEARNT)
+    found: dict[str, DatasetSplit] = {}
+    blobs: set[str] = set()
+    size = 0
+    for row in rows.select_related("version__dataset").order_by("-version__created_at", "name"):
+        if row.blob_id in blobs:
+            continue
+        size += row.size_bytes
+        if len(found) >= MOST_COMPARED or size > MOST_COMPARED_BYTES:
+            break
+        blobs.add(row.blob_id)
+        found[str(row.pk)] = row
+    return found
 
 
 def list_runs(organization: Organization) -> QuerySet[TrainingRun]:

@@ -11,6 +11,7 @@ from common import jobs, leases, locks, slots
 from training import evaluate, reconcile
 from training.choices import EVALUATION_OVER, HOLDING, RunStatus
 from training.models import Evaluation, TrainingRun
+from training.services import dataset_versions
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +28,7 @@ def sweep(**_: object) -> None:
             return
         _sweep_runs()
         _sweep_evaluations()
+        _sweep_versions()
 
 
 @shared_task(name="training.place_run", throws=(leases.LeaseLost,))
@@ -40,6 +42,13 @@ def evaluate_step(*, evaluation_id: str, **_: object) -> None:
         moved = mine and evaluate.step_evaluation(UUID(evaluation_id), now=timezone.now())
     if moved:
         jobs.enqueue("training.evaluate_step", evaluation_id=evaluation_id)
+
+
+@shared_task(name="training.check_version", throws=(leases.LeaseLost,))
+def check_version(*, version_id: str, **_: object) -> None:
+    with slots.slow() as mine:
+        if mine:
+            dataset_versions.check_version(UUID(version_id), now=timezone.now())
 
 
 def _sweep_runs() -> None:
@@ -83,4 +92,13 @@ def _sweep_evaluations() -> None:
             "training.evaluate_step",
             expires_seconds=STEP_EXPIRES_SECONDS,
             evaluation_id=str(evaluation_id),
+        )
+
+
+def _sweep_versions() -> None:
+    for version_id in dataset_versions.list_due(now=timezone.now()):
+        jobs.enqueue(
+            "training.check_version",
+            expires_seconds=STEP_EXPIRES_SECONDS,
+            version_id=str(version_id),
         )

@@ -1,10 +1,18 @@
-from training.models.dataset import Dataset, DatasetSplit, DatasetVersion
+from training.models.dataset import (
+    Dataset,
+    DatasetFinding,
+    DatasetSource,
+    DatasetSplit,
+    DatasetVersion,
+)
 from training.models.evaluation import Evaluation, EvaluationAnswer
 from training.models.training_run import Checkpoint, TrainingEvent, TrainingMetric, TrainingRun
 
 __all__ = [
     "Checkpoint",
     "Dataset",
+    "DatasetFinding",
+    "DatasetSource",
     "DatasetSplit",
     "DatasetVersion",
     "Evaluation",

@@ -1,6 +1,5 @@
-"""Datasets: a bad upload is refused whole, a good one becomes an immutable version."""
+"""Datasets: a bad upload is refused, a good one becomes an immutable version."""
 
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from datetime import datetime
@@ -15,16 +14,22 @@ from django.db import IntegrityError, transaction
 from accounts import audit
 from accounts.models import Organization
 from common.errors import DomainError, InvalidInput, NotFound
+from common.texts import storable
 from models_registry import storage
 from models_registry.models import Blob, Revision
 from models_registry.models.registered_model import NAME
-from training import dataset_check, token_counts
-from training.dataset_check import Report
-from training.models import Dataset, DatasetSplit, DatasetVersion
+from training import formats, prepare, preparing, selectors, splits
+from training.choices import DatasetKind
+from training.formats import columns, containers
+from training.models import Dataset, DatasetVersion
+from training.prepare import Prepared
+from training.services import dataset_versions
+from training.splits import PlanInvalid, SplitPlan
 
-SPLIT_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 MAX_SPLITS = 20
 CHUNK_BYTES = 2**20
+AT_ONCE_BYTES = 8 * 2**20  # some 40,000 short lines: checked in a few seconds
+FORMATS = (*formats.NAMES, containers.CSV, containers.PARQUET)
 
 
 class DatasetNameTaken(DomainError):
@@ -75,33 +80,78 @@ def upload_version(
     organization: Organization,
     dataset_id: UUID,
     files: Mapping[str, Path | BinaryIO],
+    format: str = "",
+    mapping: Mapping[str, str] | None = None,
+    split_plan: Mapping[str, Any] | None = None,
+    kind: str = "",
+    file_names: Mapping[str, str] | None = None,
     tokenizer_revision: Revision | None = None,
+    at_once: bool | None = None,
     actor: audit.Actor = audit.SYSTEM,
     now: datetime,
 ) -> DatasetVersion:
-    """Check every line of every split, then store them as the dataset's next version.
+    """Check every line of every file and keep them as the dataset's next version.
 
-    Raises NotFound, InvalidInput (split names, sizes) and DatasetInvalid, which stores nothing.
-    The same files as the latest version's return that version. Tokens are counted if a model is
-    given that can; a model that cannot is named in the report and refuses nothing.
+    `files` are the splits by name, as paths or open binary files, of any format of
+    `training.formats`: JSON lines, one JSON list, CSV or Parquet. `format` names one where the first
+    row should not decide; `mapping` names columns by field; `kind` (chat, preference or label) refuses
+    what turns out to be another. `split_plan` ({"held_out": {"heldout": 0.1}, "seed": 7, "group_by":
+    "customer"}) deals out the lines of one file.
+
+    Up to 8 MiB are checked before this returns: the version is ready, or DatasetInvalid is raised and
+    nothing is kept. Larger ones come back with the status checking and are checked by a worker, which
+    makes them ready or refused; `at_once` decides that by hand. Only versions that are ready have
+    splits. The same files as the latest version's return that version.
+
+    Tokens are counted if a model is given that can; a model that cannot is named in the report and
+    refuses nothing. Raises NotFound, InvalidInput (names, sizes, settings).
     """
     dataset = Dataset.objects.of(organization).filter(pk=dataset_id).first()
     if dataset is None:
         raise NotFound("No such dataset.")
     _check_split_names(files)
+    plan = _read_plan(files, split_plan)
+    _check_settings(format, mapping or {}, kind)
     with ExitStack() as stack:
         opened: dict[str, BinaryIO] = {
             name: stack.enter_context(file.open("rb")) if isinstance(file, Path) else file
             for name, file in files.items()
         }
-        _check_sizes(opened)
-        report = dataset_check.check(opened)
-        if not report.is_valid:
-            raise _refusal(report)
-        blobs = {name: _store(report, name, file, now=now) for name, file in opened.items()}
-    details = report.as_json()
-    details["tokenizer"] = _count_tokens(blobs, details["splits"], tokenizer_revision)
-    return _add_version(dataset, blobs, details, actor=actor, now=now)
+        names = _file_names(files, file_names or {})
+        size = _check_sizes(opened)
+        asked = selectors.list_evaluation_splits(organization)
+        wanted = dataset_versions.Wanted(
+            dataset=dataset,
+            format=format,
+            kind=kind,
+            mapping=dict(mapping or {}),
+            plan=plan,
+            file_names=names,
+            tokenizer_revision=tokenizer_revision,
+            references=asked,
+        )
+        if at_once is None:
+            at_once = size + sum(split.size_bytes for split in asked.values()) <= AT_ONCE_BYTES
+        if not at_once:
+            sources = {name: _store(file, now=now) for name, file in opened.items()}
+            return dataset_versions.want(wanted, sources, actor=actor, now=now)
+        with preparing.scratch() as folder:
+            prepared = prepare.prepare(
+                opened,
+                folder,
+                format=format,
+                mapping=mapping,
+                plan=plan,
+                file_names=names,
+                references=preparing.references(asked),
+            )
+            dataset_versions.check_kind(prepared.report, kind)
+            if not prepared.report["is_valid"]:
+                raise _refusal(prepared)
+            sources = {
+                name: _store(file, prepared.report, name, now=now) for name, file in opened.items()
+            }
+            return dataset_versions.add(wanted, sources, prepared, actor=actor, now=now)
 
 
 def check_name(name: str, field: str = "name") -> None:
@@ -124,7 +174,7 @@ def _check_split_names(files: Mapping[str, object]) -> None:
     if len(files) > MAX_SPLITS:
         raise InvalidInput(f"More than {MAX_SPLITS} splits.", field="files")
     for name in files:
-        if not SPLIT_NAME.fullmatch(name):
+        if not splits.NAME.fullmatch(name):
             raise InvalidInput(
                 f"{name!r} cannot be a split's name.",
                 field="files",
@@ -132,7 +182,54 @@ def _check_split_names(files: Mapping[str, object]) -> None:
             )
 
 
-def _check_sizes(files: Mapping[str, BinaryIO]) -> None:
+def _read_plan(files: Mapping[str, object], given: Mapping[str, Any] | None) -> SplitPlan | None:
+    if not given:
+        return None
+    try:
+        plan = SplitPlan.from_json(given)
+    except PlanInvalid as error:
+        raise InvalidInput(
+            error.message, field=f"split_plan.{error.field}", remedy=error.remedy
+        ) from error
+    if len(files) > 1:
+        raise InvalidInput(
+            "Lines can be held out of one file only.",
+            field="split_plan",
+            remedy="Send one file, or send the splits as files without a plan.",
+        )
+    return plan
+
+
+def _check_settings(format: str, mapping: Mapping[str, str], kind: str) -> None:
+    if format and format not in FORMATS:
+        raise InvalidInput(
+            f"{format!r} is no format.", field="format", remedy=f"Use one of {', '.join(FORMATS)}."
+        )
+    if kind and kind not in DatasetKind.values:
+        raise InvalidInput(
+            f"{kind!r} is no kind.",
+            field="kind",
+            remedy=f"Use one of {', '.join(DatasetKind.values)}.",
+        )
+    texts = all(isinstance(one, str) for pair in mapping.items() for one in pair)
+    unknown = [field for field in mapping if field not in columns.FIELDS]
+    if unknown or not texts:
+        raise InvalidInput(
+            f"{unknown[0]!r} is no field." if unknown else "A mapping names columns by field.",
+            field="mapping",
+            remedy=f"Map any of {', '.join(columns.FIELDS)}.",
+        )
+
+
+def _file_names(files: Mapping[str, Path | BinaryIO], given: Mapping[str, str]) -> dict[str, str]:
+    names = {}
+    for split, file in files.items():
+        name = given.get(split) or getattr(file, "name", "") or ""
+        names[split] = storable(Path(str(name)).name)[:200]
+    return names
+
+
+def _check_sizes(files: Mapping[str, BinaryIO]) -> int:
     total = 0
     for file in files.values():
         total += file.seek(0, 2)
@@ -144,24 +241,29 @@ def _check_sizes(files: Mapping[str, BinaryIO]) -> None:
             field="files",
             remedy="Upload parts of it as datasets of their own.",
         )
+    return total
 
 
-def _refusal(report: Report) -> DatasetInvalid:
-    first = report.errors[0]
-    more = report.errors_total - 1
+def _refusal(prepared: Prepared) -> DatasetInvalid:
+    report = prepared.report
+    first = report["errors"][0]
+    more = report["errors_total"] - 1
     return DatasetInvalid(
         f"{first['split']} line {first['line']}: {first['message']}"
         + (f" And {more:,} more errors." if more else ""),
         field=f"files.{first['split']}",
         remedy=first["remedy"],
-        details=report.as_json(),
+        details=report,
     )
 
 
-def _store(report: Report, name: str, file: BinaryIO, *, now: datetime) -> Blob:
+def _store(
+    file: BinaryIO, report: Mapping[str, Any] | None = None, name: str = "", *, now: datetime
+) -> Blob:
+    """Keep a file as it came; with a report, only if it is still what was looked at."""
     file.seek(0)
     blob = storage.put_chunks(_chunks(file), now=now)
-    if blob.sha256 != report.splits[name].sha256:
+    if report is not None and blob.sha256 not in {one["sha256"] for one in report["sources"]}:
         raise InvalidInput(
             f"The file of split {name} changed while it was read.",
             field=f"files.{name}",
@@ -173,65 +275,3 @@ def _store(report: Report, name: str, file: BinaryIO, *, now: datetime) -> Blob:
 def _chunks(file: BinaryIO) -> Iterator[bytes]:
     while chunk := file.read(CHUNK_BYTES):
         yield chunk
-
-
-def _count_tokens(
-    blobs: Mapping[str, Blob], splits: dict[str, dict[str, Any]], revision: Revision | None
-) -> dict[str, str] | None:
-    """Write token figures into the splits' reports; returns how they came about."""
-    if revision is None:
-        return None
-    told = {"revision_id": str(revision.pk), "revision": str(revision)}
-    try:
-        with token_counts.tokenizer_folder(revision) as folder:
-            for name, blob in blobs.items():
-                splits[name] |= token_counts.count(folder, blob.sha256)
-    except token_counts.CannotCount as error:
-        return told | {"error": f"Tokens were not counted: {error}."}
-    return told | {"method": token_counts.METHOD}
-
-
-@transaction.atomic
-def _add_version(
-    dataset: Dataset,
-    blobs: Mapping[str, Blob],
-    report: dict[str, Any],
-    *,
-    actor: audit.Actor,
-    now: datetime,
-) -> DatasetVersion:
-    Dataset.objects.select_for_update(no_key=True).get(pk=dataset.pk)
-    last = DatasetVersion.objects.filter(dataset=dataset).order_by("-number").first()
-    if last is not None and _same(last, blobs, report):
-        return last
-    version = DatasetVersion.objects.create(
-        dataset=dataset, number=last.number + 1 if last else 1, report=report, created_at=now
-    )
-    DatasetSplit.objects.bulk_create(
-        DatasetSplit(
-            version=version,
-            name=name,
-            blob=blob,
-            examples=report["splits"][name]["examples"],
-            size_bytes=blob.size_bytes,
-            token_count=report["splits"][name].get("token_count"),
-            longest_tokens=report["splits"][name].get("longest_tokens"),
-        )
-        for name, blob in blobs.items()
-    )
-    audit.record(
-        organization=dataset.organization,
-        actor=actor,
-        action="dataset.upload",
-        object_id=version.pk,
-        object_name=str(version),
-        after={"examples": report["examples"], "splits": sorted(blobs)},
-        now=now,
-    )
-    return version
-
-
-def _same(last: DatasetVersion, blobs: Mapping[str, Blob], report: dict[str, Any]) -> bool:
-    present = dict(DatasetSplit.objects.filter(version=last).values_list("name", "blob_id"))
-    wanted = {name: blob.sha256 for name, blob in blobs.items()}
-    return present == wanted and last.report.get("tokenizer") == report.get("tokenizer")

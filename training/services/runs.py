@@ -18,6 +18,7 @@ from trainer.errors import SpecError
 from trainer.spec import LEARNING_RATES, Hyperparameters
 from training.choices import HOLDING, TERMINAL, RunStatus, Tuning
 from training.models import DatasetSplit, DatasetVersion, TrainingRun
+from training.services.dataset_versions import check_ready
 from training.services.datasets import check_name
 
 MAX_ACCELERATORS = 64
@@ -169,6 +170,7 @@ def _dataset_version(organization: Organization, version_id: UUID) -> DatasetVer
     version = rows.filter(pk=version_id).first()
     if version is None:
         raise NotFound("No such dataset version.", field="dataset_version")
+    check_ready(version)
     return version
 
 

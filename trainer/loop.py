@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import torch
 
-from trainer import checkpoint, folders, model, objectives, reference
+from trainer import checkpoint, folders, model, objectives, reference, snapshots
 from trainer.batches import StepPlan, eval_batches
 from trainer.checkpoint import Position
 from trainer.data import TokenSet
@@ -121,6 +121,7 @@ class Training:
             rate, norm = self._step()
             now = time.monotonic()
             position.training_seconds = now - clock
+            self._keep_snapshot()
             if position.step % given.log_every_steps == 0 or self._is_over():
                 steps, tokens = position.step - told_step, position.tokens_total - told_tokens
                 self._tell_step(rate, norm, seconds=now - told_at, steps=steps, tokens=tokens)
@@ -262,6 +263,18 @@ class Training:
         self._saved_step = position.step
         self._progress.write(Kind.CHECKPOINT, step=position.step, path=str(path), bytes=size)
 
+    def _keep_snapshot(self) -> None:
+        """Of the end of an epoch that is not the last one, whose end is the result."""
+        step, kept = self._position.step, self._given.snapshots_kept
+        if not kept or self._is_over() or not self._plan.epoch(step).is_integer():
+            return
+        snapshots.save(
+            snapshots.folder_beside(Path(self._spec.output_path)),
+            step=step,
+            kept=kept,
+            fill=lambda folder: model.save_result(self._loaded, self._tokenizer, folder),
+        )
+
     def _resume(self) -> Position:
         fingerprint = self._fingerprint()
         path = checkpoint.load_newest(self._checkpoints)
@@ -346,7 +359,12 @@ class Training:
     def _fingerprint(self) -> str:
         """What decides the sequence of losses. Bounds and intervals of saving may change."""
         spec, given = self._spec, self._given.to_json()
-        for free in ("checkpoint_every_seconds", "checkpoints_kept", "log_every_steps"):
+        for free in (
+            "checkpoint_every_seconds",
+            "checkpoints_kept",
+            "log_every_steps",
+            "snapshots_kept",
+        ):
             del given[free]
         settled: dict[str, Any] = {
             "run": (spec.run_id, spec.method, spec.tuning, spec.dtype),

@@ -61,6 +61,7 @@ class Hyperparameters:
     packing: bool = False  # see `trainer.batches`: rows of whole examples up to the length limit
     checkpoint_every_seconds: float = 20.0  # a kill loses this much; writing costs under 1 % of it
     checkpoints_kept: int = 2  # the newest, and the one before in case the newest is damaged
+    snapshots_kept: int = 0  # models of the ends of the last epochs, published beside the result
     eval_every_steps: int | None = None  # None: once, at the end
     early_stopping_evals: int | None = None  # end after so many in a row without a better loss
     early_stopping_delta: float = 0.0  # by how much a held-out loss must fall to be better
@@ -78,6 +79,7 @@ class Hyperparameters:
         _at_least(self, "warmup_steps", 0)
         _at_least(self, "max_length_tokens", 8)
         _at_least(self, "seed", 0)
+        _at_least(self, "snapshots_kept", 0)
         for name in ("epochs", "learning_rate", "max_grad_norm", "max_seconds"):
             _more_than_zero(self, name)
         _more_than_zero(self, "checkpoint_every_seconds")

@@ -7,12 +7,14 @@ import sys
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
+from agent import memory_pressure
 from agent.supervisor import Life, ProcessSupervisor
 from trainer.host import Seen, Sighting
 from trainer.spec import TrainSpec
 
 PROJECT = Path(__file__).resolve().parent.parent
 LOG_TAIL_BYTES = 8000
+KILLS_FILE = "memory_kills_before"  # what count_kills said at the start
 # What a trainer needs of the agent's environment; the platform's secrets are not among it.
 PASSED_ON = (
     "PATH",
@@ -46,10 +48,16 @@ class LocalTrainerHost:
         sight = self._processes.observe(name)
         if sight.life is Life.ABSENT:
             return Sighting(Seen.ABSENT)
-        return Sighting(SEEN[sight.life], self._attempt(name), sight.returncode)
+        ran_out = (
+            sight.life is Life.EXITED
+            and sight.returncode in (None, -signal.SIGKILL)
+            and memory_pressure.count_kills() > self._kills_before(name)
+        )
+        return Sighting(SEEN[sight.life], self._attempt(name), sight.returncode, ran_out)
 
     def start(self, spec: TrainSpec, *, environment: Mapping[str, str]) -> None:
         name = spec.run_id
+        kills = memory_pressure.count_kills()
         kept = {key: os.environ[key] for key in PASSED_ON if key in os.environ}
         self._processes.start(
             name,
@@ -57,6 +65,7 @@ class LocalTrainerHost:
             env=kept | dict(environment),
             cwd=PROJECT,
             spec=json.dumps(spec.to_json(), indent=1),
+            files={KILLS_FILE: str(kills)},
         )
 
     def stop(self, name: str, *, force: bool = False) -> None:
@@ -74,3 +83,9 @@ class LocalTrainerHost:
             return int(json.loads(self._processes.spec_path(name).read_text())["attempt"])
         except (OSError, ValueError, KeyError):
             return 0
+
+    def _kills_before(self, name: str) -> float:
+        try:
+            return int((self.folder(name) / KILLS_FILE).read_text())
+        except (OSError, ValueError):
+            return float("inf")  # not known: then nothing is laid at memory's door

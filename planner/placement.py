@@ -16,6 +16,7 @@ class Filter(enum.StrEnum):
 
     UNKNOWN_POOL = "unknown_pool"
     OTHER_POOL = "other_pool"
+    OTHER_NODE = "other_node"
     NOT_GRANTED = "not_granted"
     EMPTY = "empty"
     NOT_READY = "not_ready"
@@ -50,6 +51,7 @@ class AcceleratorRequest:
     slots: int = 0
     memory_bytes: int | None = None
     pool_name: str | None = None
+    node_id: UUID | None = None  # this node or none
     engine: str | None = None
     torch_devices: frozenset[str] | None = None
     avoid_accelerators: frozenset[UUID] = frozenset()
@@ -199,7 +201,11 @@ def _look_into(search: _Search, pool: CandidatePool, nodes: list[CandidateNode])
         search.refuse(Filter.EMPTY, "the pool has no nodes", pool=pool.name)
     else:
         for node in nodes:
-            _try_node(search, pool, node)
+            if search.request.node_id not in (None, node.id):
+                message = "another node was asked for"
+                search.refuse(Filter.OTHER_NODE, message, pool=pool.name, node=node.name)
+            else:
+                _try_node(search, pool, node)
 
 
 def _try_node(search: _Search, pool: CandidatePool, node: CandidateNode) -> None:

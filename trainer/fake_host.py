@@ -64,9 +64,10 @@ class FakeTrainerHost:
         with ProgressWriter(Path(spec.progress_path), attempt=spec.attempt) as progress:
             progress.write(kind, **fields)
 
-    def exit(self, name: str, returncode: int | None) -> None:
+    def exit(self, name: str, returncode: int | None, *, memory_ran_out: bool = False) -> None:
         """The trainer is gone."""
-        self.sightings[name] = Sighting(Seen.EXITED, self.observe(name).attempt, returncode)
+        attempt = self.observe(name).attempt
+        self.sightings[name] = Sighting(Seen.EXITED, attempt, returncode, memory_ran_out)
 
     def write_result(self, files: Mapping[str, bytes | str]) -> None:
         """The trainer started last writes its result."""

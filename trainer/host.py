@@ -20,11 +20,13 @@ class Seen(enum.StrEnum):
 @dataclass(frozen=True)
 class Sighting:
     """One look. `attempt` is the one that the process was started for; `returncode` is negative
-    for a signal, and None where the process ended while its agent was away."""
+    for a signal, and None where the process ended while its agent was away. `memory_ran_out`: while
+    it lived its machine killed a process for memory, and it was killed."""
 
     seen: Seen
     attempt: int = 0
     returncode: int | None = None
+    memory_ran_out: bool = False
 
 
 class TrainerHost(Protocol):

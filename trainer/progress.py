@@ -4,9 +4,14 @@ Every line is `{"kind", "at", "attempt", ...}`. By kind it also holds
 
     started     total_steps, train_examples, train_tokens, resumed_from_step, truncated_examples
     step        step, total_steps, epoch, loss, learning_rate, grad_norm, tokens_total,
-                tokens_per_second, seconds_left, memory_bytes, metrics
+                tokens_per_second, seconds_left, memory_bytes, patience_seconds, metrics
     eval        step, eval_loss, metrics
     checkpoint  step, path, bytes
+    alive       step, patience_seconds
+    warning     reason, message, and by reason
+                    out_of_memory   step, micro_batch_splits
+                    batch_skipped   step, lines
+                    disk_full       step
     yielded     step
     finished    step, train_loss, eval_loss, tokens_total, seconds_total, output_path
     failed      reason, message, remedy
@@ -16,12 +21,18 @@ reward_rejected, reward_margin, reward_accuracy; kto: the first three and kl).
 Tokens are those of the examples, without padding; `tokens_total` and `seconds_total` run on over
 attempts and leave out what was lost to a kill. After a kill a later attempt repeats the steps
 since its checkpoint, so a step may be told twice: the line of the later attempt counts.
+
+Whoever follows may take a trainer for hung that has been silent for much longer than the last
+`patience_seconds` that it told. A disk that is full takes no lines: they are kept, and written
+once there is room.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import time
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -31,6 +42,8 @@ from typing import Any, Self
 # One read of a follower. A run's whole file is seldom a tenth of it.
 READ_LIMIT_BYTES = 8 * 1024 * 1024
 _MESSAGE_LIMIT = 2_000
+_KEPT_BYTES = 4 * 1024 * 1024  # of lines that a full disk did not take; the oldest go first
+_CLOSING_SECONDS = 10.0  # what a full disk gets to take the last of them
 
 
 class Kind(StrEnum):
@@ -38,6 +51,8 @@ class Kind(StrEnum):
     STEP = "step"
     EVAL = "eval"
     CHECKPOINT = "checkpoint"
+    ALIVE = "alive"
+    WARNING = "warning"
     YIELDED = "yielded"
     FINISHED = "finished"
     FAILED = "failed"
@@ -47,27 +62,37 @@ ENDINGS = frozenset({Kind.YIELDED, Kind.FINISHED, Kind.FAILED})
 
 
 class ProgressWriter:
-    """Appends lines, each by one system call, so that a kill tears at most the last one."""
+    """Appends lines, each by one system call, so that a kill tears at most the last one.
+
+    Lines that the disk has no room for are kept and written before the next one.
+    """
 
     def __init__(self, path: Path, *, attempt: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._attempt = attempt
+        self._unwritten = bytearray()
         self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
         size = os.fstat(self._file).st_size
         if size and os.pread(self._file, 1, size - 1) != b"\n":
-            os.write(self._file, b"\n")  # seal the line that an earlier attempt left torn
+            self._append(b"\n")  # seal the line that an earlier attempt left torn
 
     def write(self, kind: Kind, **fields: Any) -> None:
-        """Append one line; it survives the death of this process from here on."""
+        """Append one line; it survives the death of this process from here on, if there is room
+        on the disk."""
         event = {
             "kind": kind.value,
             "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "attempt": self._attempt,
         } | {name: _bounded(value) for name, value in fields.items()}
         line = json.dumps(event, ensure_ascii=False, allow_nan=False) + "\n"
-        os.write(self._file, line.encode())
+        self._append(line.encode())
 
     def close(self) -> None:
+        """Waits a little for room if there are lines left to write."""
+        deadline = time.monotonic() + _CLOSING_SECONDS
+        while self._unwritten and time.monotonic() < deadline:
+            time.sleep(0.2)
+            self._append(b"")
         os.close(self._file)
 
     def __enter__(self) -> Self:
@@ -80,6 +105,26 @@ class ProgressWriter:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _append(self, line: bytes) -> None:
+        self._unwritten += line
+        try:
+            while self._unwritten:
+                written = os.write(self._file, self._unwritten)
+                del self._unwritten[:written]
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            self._forget_oldest()
+
+    def _forget_oldest(self) -> None:
+        """Whole lines only, and never the first: a part of it may be on the disk."""
+        while len(self._unwritten) > _KEPT_BYTES:
+            first = self._unwritten.find(b"\n") + 1
+            second = self._unwritten.find(b"\n", first) + 1
+            if not first or not second:
+                return
+            del self._unwritten[first:second]
 
 
 def read_progress(path: Path, offset: int = 0) -> tuple[list[dict[str, Any]], int]:

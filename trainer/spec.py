@@ -121,7 +121,8 @@ class Hyperparameters:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSpec:
-    """One run. Paths are absolute; a restart of the same run differs in `attempt` alone."""
+    """One run. Paths are absolute; a restart of the same run differs in `attempt`
+    and, where memory ran out, `micro_batch_splits`."""
 
     run_id: str
     base_path: str  # folder of a Hugging Face model: config, safetensors, tokenizer
@@ -138,6 +139,7 @@ class TrainSpec:
     dtype: str = "bfloat16"  # of weights and arithmetic; losses and norms are float32 in any case
     ranks: int = 1  # processes, each on a device of its own; more than one need `torchrun`
     threads: int = 1  # of torch in all of them; on CPU the number of cores held
+    micro_batch_splits: int = 1  # parts to cut each micro-batch into, for want of memory
     cores: tuple[int, ...] = ()  # when given the process pins itself to these
     hyperparameters: Hyperparameters = field(default_factory=Hyperparameters)
 
@@ -156,7 +158,7 @@ class TrainSpec:
                 "the base, the checkpoints and the result share a folder",
                 remedy="give base_path, checkpoint_path and output_path a folder each",
             )
-        for name in ("attempt", "ranks", "threads"):
+        for name in ("attempt", "ranks", "threads", "micro_batch_splits"):
             if getattr(self, name) < 1:
                 raise SpecError(name, f"{getattr(self, name)} is below 1", remedy="give 1 or more")
         if any(core < 0 for core in self.cores):

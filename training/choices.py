@@ -13,8 +13,9 @@ class RunStatus(models.TextChoices):
     PENDING = "pending", _("Pending")  # wanted; holds no accelerators
     STARTING = "starting", _("Starting")  # accelerators held; the node fetches weights and data
     RUNNING = "running", _("Running")  # the trainer reports progress
-    STOPPING = "stopping", _("Stopping")  # cancel was asked; the trainer is being ended
+    STOPPING = "stopping", _("Stopping")  # cancel or pause was asked; the trainer is being ended
     PUBLISHING = "publishing", _("Publishing")  # trained; the result is being registered
+    PAUSED = "paused", _("Paused")  # holds nothing but its checkpoints, until it is resumed
     SUCCEEDED = "succeeded", _("Succeeded")
     FAILED = "failed", _("Failed")
     CANCELLED = "cancelled", _("Cancelled")
@@ -22,20 +23,28 @@ class RunStatus(models.TextChoices):
 
 S = RunStatus
 RUN_TRANSITIONS: dict[str, set[str]] = {
-    S.PENDING: {S.STARTING, S.CANCELLED, S.FAILED},
+    S.PENDING: {S.STARTING, S.PAUSED, S.CANCELLED, S.FAILED},
     # back to pending: the node was lost or is being emptied; accelerators are given back
     S.STARTING: {S.RUNNING, S.STOPPING, S.PENDING, S.PUBLISHING, S.FAILED},
     # back to starting: the trainer died or yielded, and resumes on the accelerators it holds
     S.RUNNING: {S.STARTING, S.STOPPING, S.PENDING, S.PUBLISHING, S.FAILED},
-    S.STOPPING: {S.CANCELLED, S.FAILED},
+    # back to starting: resumed before its trainer had ended; publishing: it had just finished
+    S.STOPPING: {S.CANCELLED, S.PAUSED, S.STARTING, S.PUBLISHING, S.PENDING, S.FAILED},
     # back to pending: the result was lost with its node before it was registered
     S.PUBLISHING: {S.SUCCEEDED, S.PENDING, S.FAILED},
+    S.PAUSED: {S.PENDING, S.CANCELLED},
     S.SUCCEEDED: set(),
     S.FAILED: set(),
     S.CANCELLED: set(),
 }
 TERMINAL = {status for status, onward in RUN_TRANSITIONS.items() if not onward}
 HOLDING = {S.STARTING, S.RUNNING, S.STOPPING, S.PUBLISHING}  # the agent's to step
+
+
+class EventLevel(models.TextChoices):
+    INFO = "info", _("Information")
+    WARN = "warn", _("Warning")
+    ERROR = "error", _("Error")
 
 
 class EvaluationStatus(models.TextChoices):

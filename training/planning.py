@@ -84,6 +84,7 @@ def train_spec(
         device=CPU if kind == CPU else f"{kind}:0",  # the only one that it can see
         threads=max(1, len(cores)),
         cores=cores,
+        micro_batch_splits=run.micro_batch_splits,
         hyperparameters=Hyperparameters.from_json(run.hyperparameters),
     )
 

@@ -10,11 +10,13 @@ from typing import Any
 from django.db.models import QuerySet
 
 from trainer.progress import ENDINGS, Kind, read_progress
+from training.choices import EventLevel
 from training.models import Checkpoint, TrainingEvent, TrainingMetric, TrainingRun
 
 READS = 32  # of 8 MiB each: a run's whole file many times over
 MEASURED = ("loss", "learning_rate", "grad_norm", "tokens_per_second", "memory_bytes")
-TOLD = frozenset({Kind.STARTED, *ENDINGS})  # lines that are events on the run's page
+TOLD = frozenset({Kind.STARTED, Kind.WARNING, *ENDINGS})  # lines that are events on the page
+LEVELS = {Kind.WARNING: EventLevel.WARN, Kind.FAILED: EventLevel.ERROR}
 
 
 @dataclass
@@ -57,18 +59,10 @@ def take_up(run: TrainingRun, news: News, *, now: datetime) -> None:
     _write_metrics(run, lines, now=now)
     _write_checkpoints(run, lines, now=now)
     TrainingEvent.objects.bulk_create(
-        TrainingEvent(
-            run=run,
-            at=_at(line, now),
-            kind=line["kind"],
-            message=str(line.get("message", "")),
-            data={key: value for key, value in line.items() if key not in ("kind", "at")},
-        )
-        for line in lines
-        if line["kind"] in TOLD
+        _event(run, line, now=now) for line in lines if line["kind"] in TOLD
     )
     for line in lines:
-        _follow(run, line)
+        _follow(run, line, now=now)
     run.progress_offset = news.offset
 
 
@@ -90,8 +84,29 @@ def _of_attempt(run: TrainingRun) -> QuerySet[TrainingEvent]:
     return TrainingEvent.objects.filter(run=run, data__attempt=run.attempt)
 
 
-def _follow(run: TrainingRun, line: dict[str, Any]) -> None:
+def _event(run: TrainingRun, line: dict[str, Any], *, now: datetime) -> TrainingEvent:
+    """A warning is known by its reason, any other line by its kind."""
+    kind = line["kind"]
+    if kind == Kind.WARNING:
+        kind = str(line.get("reason") or kind)[:40]
+    return TrainingEvent(
+        run=run,
+        at=_at(line, now),
+        kind=kind,
+        level=LEVELS.get(line["kind"], EventLevel.INFO),
+        message=str(line.get("message", "")),
+        data={key: value for key, value in line.items() if key not in ("kind", "at")},
+    )
+
+
+def _follow(run: TrainingRun, line: dict[str, Any], *, now: datetime) -> None:
     """The run's own fields after a line."""
+    if line["attempt"] == run.attempt:
+        run.told_at = min(now, _at(line, now))
+        run.patience_seconds = _number(line.get("patience_seconds")) or run.patience_seconds
+    splits = _whole(line.get("micro_batch_splits"))
+    if splits is not None:
+        run.micro_batch_splits = max(run.micro_batch_splits, min(splits, 2**15 - 1))
     tokens = _whole(line.get("tokens_total"))
     if tokens is not None:
         run.tokens_total = max(run.tokens_total, tokens)

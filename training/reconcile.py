@@ -1,20 +1,19 @@
-"""Bringing training runs from what is wanted to what is.
+"""Bringing training runs on a node from what is wanted to what is.
 
-`place_run` is control's: it finds accelerators. `step_run` is the agent's, on the node that has
-them: one look at the trainer, at most one act, one write. Any of them may run late, twice, or be
-killed at any point; the next one goes on from what is written and what is seen.
+`step_run` is the agent's, on the node that holds the run's accelerators: one look at the trainer,
+at most one act, one write. It may run late, twice, or be killed at any point; the next one goes on
+from what is written and what is seen. Finding accelerators is control's: see `placing`.
 """
 
 import logging
+import signal
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from django.db.models import Q
+from django.conf import settings
 
 from chips import selectors as chips_selectors
-from chips import services as chips
-from chips.choices import NodeStatus, Purpose
-from common import jobs, leases
+from common import leases
 from common.errors import DomainError
 from models_registry import cache, storage
 from models_registry import services as registry
@@ -23,8 +22,9 @@ from trainer.errors import FailureReason, TrainingFailure
 from trainer.host import Seen, Sighting, TrainerHost
 from trainer.progress import Kind
 from training import planning, progress
-from training.choices import HOLDING, TERMINAL, RunStatus, Tuning
-from training.models import Checkpoint, TrainingEvent, TrainingRun
+from training.choices import HOLDING, TERMINAL, EventLevel, RunStatus, Tuning
+from training.models import TrainingRun
+from training.outcomes import OBSERVED, end, fail, release, tell
 from training.planning import RunFolders
 from training.progress import Ending, News
 
@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 S = RunStatus
 LEASE_SECONDS = 15.0  # kept while a step works; what a killed agent's run waits for its next step
 STOP_SECONDS = 30.0  # from SIGTERM to SIGKILL: a trainer saves a checkpoint in between
+LOADING_SECONDS = 1800.0  # a trainer may be silent while it reads its model and tokenizes its data
 MAX_FAILURES = 4  # trainers that died one after another without a new checkpoint
 # Trying again would end the same way.
 HOPELESS = frozenset(
@@ -44,33 +45,14 @@ HOPELESS = frozenset(
         FailureReason.OUT_OF_MEMORY,
     }
 )
-OBSERVED = (
-    "attempt",
-    "failures",
-    "next_attempt_at",
-    "progress_offset",
-    "step",
-    "total_steps",
-    "train_loss",
-    "eval_loss",
-    "tokens_total",
-    "tokens_per_second",
-    "seconds_left",
-    "log_tail",
-    "node",
-    "allocation",
-    "result_revision",
-    "started_at",
-    "ended_at",
-    "status_reason",
-    "message",
-)
+HUNG = "trainer_hung"
 
 
 def next_status(
     *,
     status: str,
     wanted: bool,
+    paused: bool = False,
     seen: Seen,
     ending: str | None = None,
     has_begun: bool = False,
@@ -80,97 +62,42 @@ def next_status(
     """Pure: which status follows, and why; the same status and "" if there is nothing to do.
 
     `seen` is of the present attempt (an older one's exit counts as absent), `ending` its last word
-    in the progress file. `may_stay` is false on a node that is being emptied.
+    in the progress file. `paused` says that it is to rest; `may_stay` is false on a node that is
+    being emptied.
     """
-    is_gone = seen is not Seen.RUNNING
-    match status:
-        case S.STOPPING if is_gone:
-            return S.CANCELLED, "cancelled"
-        case S.STARTING | S.RUNNING if not wanted:
-            return S.STOPPING, "cancel_requested"
-        case S.STARTING | S.RUNNING if ending == Kind.FINISHED:
-            return S.PUBLISHING, "trained"
-        case S.STARTING | S.RUNNING if seen is Seen.EXITED and ending == Kind.YIELDED:
-            return (S.STARTING, "resumes") if may_stay else (S.PENDING, "yielded")
-        case S.STARTING | S.RUNNING if seen is Seen.EXITED:
-            return (S.STARTING, "trainer_exited") if may_retry else (S.FAILED, "trainer_failed")
-        case S.RUNNING if seen is Seen.ABSENT:
-            return (S.STARTING, "trainer_lost") if may_retry else (S.FAILED, "trainer_failed")
-        case S.STARTING if seen is Seen.RUNNING and has_begun:
-            return S.RUNNING, "trainer_started"
+    if status == S.STOPPING:
+        return _after_stopping(wanted, paused, seen, ending, may_stay=may_stay)
+    if status not in (S.STARTING, S.RUNNING):
+        return S(status), ""
+    if not wanted:
+        return S.STOPPING, "cancel_requested"
+    if ending == Kind.FINISHED:
+        return S.PUBLISHING, "trained"
+    if paused:
+        return S.STOPPING, "pause_requested"
+    if seen is Seen.EXITED and ending == Kind.YIELDED:
+        return (S.STARTING, "resumes") if may_stay else (S.PENDING, "yielded")
+    if seen is Seen.EXITED:
+        return (S.STARTING, "trainer_exited") if may_retry else (S.FAILED, "trainer_failed")
+    if status == S.RUNNING and seen is Seen.ABSENT:
+        return (S.STARTING, "trainer_lost") if may_retry else (S.FAILED, "trainer_failed")
+    if status == S.STARTING and seen is Seen.RUNNING and has_begun:
+        return S.RUNNING, "trainer_started"
     return S(status), ""
 
 
-def place_run(run_id: UUID, *, now: datetime) -> bool:
-    """Hold accelerators for a pending run, or say why none can be had; true if it was placed."""
-    run = leases.take(TrainingRun.objects.filter(status=S.PENDING), run_id, now=now)
-    if run is None:
-        return False
-    if run.cancel_requested_at is not None:
-        with leases.finish(run) as current:
-            _release(current, reason="cancelled", now=now)
-            _end(current, S.CANCELLED, "cancelled", now=now)
-        return False
-    if run.next_attempt_at is not None and now < run.next_attempt_at:
-        leases.release(run)
-        return False
-    try:
-        allocation = chips.allocate(
-            organization=run.organization,
-            purpose=Purpose.TRAINING,
-            holder_id=run.pk,
-            holder_name=f"training run {run.name}",
-            subject_name=run.name,
-            request=planning.accelerator_request(run),
-            now=now,
-        )
-    except chips.NothingFits as refusal:
-        message = _explain(refusal)
-        if (run.status_reason, run.message) == ("nothing_fits", message):
-            leases.release(run)  # said before: waiting runs are looked at often
-            return False
-        with leases.finish(run) as current:
-            current.status_reason, current.message = "nothing_fits", message
-            current.save(update_fields=["status_reason", "message"])
-        return False
-    with leases.finish(run) as current:
-        if current.node_id not in (None, allocation.node_id):
-            _start_anew(current, now=now)
-        current.allocation, current.node = allocation, allocation.node
-        current.attempt += 1
-        current.next_attempt_at = None
-        current.save(update_fields=OBSERVED)
-        current.transition(S.STARTING, now=now, reason="placed")
-        _tell(current, "placed", f"Placed on {allocation.node_name}.", now=now)
-        if allocation.node is not None:
-            jobs.enqueue("agent.step_run", queue=allocation.node.queue, run_id=str(run.pk))
-    return True
-
-
-def leave_lost_node(run_id: UUID, *, now: datetime) -> bool:
-    """Take a run off a node that is lost: back to pending, or cancelled if it was to be."""
-    rows = TrainingRun.objects.filter(on_lost_node(), status__in=HOLDING)
-    run = leases.take(rows, run_id, now=now)
-    if run is None:
-        return False
-    with leases.finish(run) as current:
-        _release(current, reason="node_lost", now=now)
-        _tell(current, "node_lost", f"Node {current.node or ''} was lost.", now=now)
-        if current.status == S.STOPPING or current.cancel_requested_at is not None:
-            if current.status != S.STOPPING:
-                current.transition(S.STOPPING, now=now, reason="node_lost")
-            _end(current, S.CANCELLED, "node_lost", now=now)
-            return True
-        current.allocation = None
-        current.seconds_left = current.tokens_per_second = None
-        current.save(update_fields=OBSERVED)
-        current.transition(S.PENDING, now=now, reason="node_lost")
-    return True
-
-
-def on_lost_node() -> Q:
-    """Rows whose node is lost or no longer there."""
-    return Q(node__isnull=True) | Q(node__status=NodeStatus.LOST)
+def _after_stopping(
+    wanted: bool, paused: bool, seen: Seen, ending: str | None, *, may_stay: bool
+) -> tuple[S, str]:
+    if seen is Seen.RUNNING:
+        return S.STOPPING, ""
+    if not wanted:
+        return S.CANCELLED, "cancelled"
+    if ending == Kind.FINISHED:
+        return S.PUBLISHING, "trained"
+    if paused:
+        return S.PAUSED, "paused"
+    return (S.STARTING, "resumes") if may_stay else (S.PENDING, "yielded")  # wanted again
 
 
 def break_leases(node_id: UUID) -> int:
@@ -194,7 +121,7 @@ def step_run(run_id: UUID, *, host: TrainerHost, now: datetime) -> bool:
             run.status == S.STOPPING or sighting.attempt != run.attempt
         ):
             _stop(run, host, sighting, now=now)
-        elif run.status == S.STARTING and run.cancel_requested_at is None:
+        elif run.status == S.STARTING and run.cancel_requested_at is run.pause_requested_at is None:
             due = run.next_attempt_at is None or run.next_attempt_at <= now
             if due and _seen(run, sighting) is Seen.ABSENT:
                 return _start(run, host, now=now)
@@ -204,8 +131,8 @@ def step_run(run_id: UUID, *, host: TrainerHost, now: datetime) -> bool:
 def sweep_node(*, host: TrainerHost, now: datetime) -> frozenset[str]:
     """Kill and remove what no run wants on this node any more: runs that are over, or elsewhere.
 
-    A pending run's folder stays, for it may come back to its checkpoints; its trainer may not go
-    on without accelerators. Answers with the names of what was removed.
+    The folder of a pending or paused run stays, for it may come back to its checkpoints; its
+    trainer may not go on without accelerators. Answers with the names of what was removed.
     """
     here = TrainingRun.objects.filter(node__name=host.node_name).exclude(status__in=TERMINAL)
 
@@ -214,10 +141,10 @@ def sweep_node(*, host: TrainerHost, now: datetime) -> frozenset[str]:
         return {str(pk) for pk in here.filter(pk__in=ids).values_list("pk", flat=True)}
 
     strays = host.sweep(known)
-    for run in here.filter(status=S.PENDING):
+    for run in here.filter(status__in=(S.PENDING, S.PAUSED)):
         sighting = host.observe(str(run.pk))
         if sighting.seen is Seen.RUNNING:
-            logger.warning("run %s is pending, its trainer on this node is stopped", run.pk)
+            logger.warning("run %s is %s, its trainer on this node is stopped", run.pk, run.status)
             _stop(run, host, sighting, now=now)
     return strays
 
@@ -240,18 +167,24 @@ def _start(run: TrainingRun, host: TrainerHost, *, now: datetime) -> bool:
         ending = _as_ending(error)
         with leases.finish(run) as current:
             if isinstance(error, planning.CannotTrainThere) or not _may_retry(current, ending):
-                _fail(current, ending, now=now)
+                fail(current, ending, now=now)
             else:
                 _restart(current, "start_failed", ending.message, now=now)
         return False
-    leases.release(run)
+    with leases.finish(run) as current:
+        current.told_at, current.patience_seconds = now, None
+        current.save(update_fields=OBSERVED)
     return True
 
 
 def _stop(run: TrainingRun, host: TrainerHost, sighting: Sighting, *, now: datetime) -> None:
-    """SIGTERM, and SIGKILL past the deadline; at once for a trainer of an earlier attempt."""
+    """SIGTERM, and SIGKILL past the deadline; at once for a trainer of an earlier attempt. One
+    that rests only, and is wanted again, gets as long as its own pace asks for."""
     since = run.status_changed_at or now
-    overdue = now - since > timedelta(seconds=STOP_SECONDS)
+    limit = STOP_SECONDS
+    if run.cancel_requested_at is None:
+        limit = max(limit, run.patience_seconds or 0.0)
+    overdue = now - since > timedelta(seconds=limit)
     host.stop(str(run.pk), force=overdue or sighting.attempt != run.attempt)
 
 
@@ -260,6 +193,7 @@ def _look(run: TrainingRun, host: TrainerHost, sighting: Sighting, *, now: datet
     name = str(run.pk)
     news = progress.read(RunFolders(host.folder(name)).progress, offset=run.progress_offset)
     log_tail = host.log_tail(name).replace("\0", "")
+    has_hung = False
     with leases.finish(run) as current:
         before = current.status
         _take_up(current, news, log_tail, now=now)
@@ -267,6 +201,7 @@ def _look(run: TrainingRun, host: TrainerHost, sighting: Sighting, *, now: datet
         status, reason = next_status(
             status=before,
             wanted=current.cancel_requested_at is None,
+            paused=current.pause_requested_at is not None,
             seen=_seen(current, sighting),
             ending=ending.kind if ending else None,
             has_begun=progress.has_begun(current),
@@ -274,7 +209,11 @@ def _look(run: TrainingRun, host: TrainerHost, sighting: Sighting, *, now: datet
             may_stay=current.node is not None and current.node.cordoned_at is None,
         )
         if reason:
-            _move(current, status, reason, ending or _silent(sighting), now=now)
+            _move(current, status, reason, ending or _silent(current, sighting), sighting, now=now)
+        elif sighting.seen is Seen.RUNNING and before in (S.STARTING, S.RUNNING):
+            has_hung = ending is None and _note_if_hung(current, now=now)
+    if has_hung:
+        host.stop(name, force=True)
     return bool(reason) and status not in TERMINAL
 
 
@@ -286,22 +225,45 @@ def _take_up(run: TrainingRun, news: News, log_tail: str, *, now: datetime) -> N
     run.save(update_fields=OBSERVED)
 
 
-def _move(run: TrainingRun, status: S, reason: str, ending: Ending, *, now: datetime) -> None:
+def _note_if_hung(run: TrainingRun, *, now: datetime) -> bool:
+    """Whether the trainer has been silent for longer than its own pace explains."""
+    if run.told_at is None:  # the agent was killed around the start
+        run.told_at = now
+        run.save(update_fields=OBSERVED)
+        return False
+    limit = LOADING_SECONDS
+    if run.patience_seconds is not None:
+        limit = max(settings.FACTORY_TRAINER_SILENCE_SECONDS, run.patience_seconds)
+    silent = (now - run.told_at).total_seconds()
+    if silent <= limit:
+        return False
+    text = f"The trainer has said nothing for {silent:.0f} s, where {limit:.0f} s is allowed."
+    if run.status_reason != HUNG:
+        run.status_reason, run.message = HUNG, text
+        run.save(update_fields=OBSERVED)
+        tell(run, HUNG, f"{text} It is killed.", level=EventLevel.WARN, now=now)
+    return True
+
+
+def _move(
+    run: TrainingRun, status: S, reason: str, ending: Ending, sighting: Sighting, *, now: datetime
+) -> None:
     match status:
         case S.FAILED:
-            _fail(run, ending, now=now)
+            fail(run, ending, now=now)
         case S.CANCELLED:
-            _release(run, reason="cancelled", now=now)
-            _end(run, S.CANCELLED, reason, now=now)
-            _tell(run, "cancelled", "Cancelled; the accelerators are free again.", now=now)
+            release(run, reason="cancelled", now=now)
+            end(run, S.CANCELLED, reason, now=now)
+            tell(run, "cancelled", "Cancelled; the accelerators are free again.", now=now)
         case S.STARTING:
+            if sighting.memory_ran_out:
+                _split_micro_batches(run, now=now)
             _restart(run, reason, ending.message, now=now)
         case S.PENDING:
-            _release(run, reason=reason, now=now)
-            run.allocation = None
-            run.save(update_fields=OBSERVED)
-            run.transition(S.PENDING, now=now, reason=reason)
-            _tell(run, reason, "The trainer yielded: its node is being emptied.", now=now)
+            _leave(run, S.PENDING, reason, "The trainer yielded: its node is emptied.", now=now)
+        case S.PAUSED:
+            text = f"Paused at step {run.step}; the accelerators are free again."
+            _leave(run, S.PAUSED, reason, f"{text} Its checkpoints stay on {run.node}.", now=now)
         case S.RUNNING:
             run.started_at = run.started_at or now
             run.save(update_fields=OBSERVED)
@@ -314,6 +276,16 @@ def _move(run: TrainingRun, status: S, reason: str, ending: Ending, *, now: date
             run.transition(status, now=now, reason=reason)
 
 
+def _leave(run: TrainingRun, status: S, reason: str, text: str, *, now: datetime) -> None:
+    """Off its accelerators, to come back to its checkpoints later."""
+    release(run, reason=reason, now=now)
+    run.allocation = None
+    run.seconds_left = run.tokens_per_second = None
+    run.save(update_fields=OBSERVED)
+    run.transition(status, now=now, reason=reason)
+    tell(run, reason, text, now=now)
+
+
 def _restart(run: TrainingRun, reason: str, why: str, *, now: datetime) -> None:
     """The next attempt, after a pause that grows with every failure; nothing else is given up."""
     if reason != "resumes":
@@ -321,12 +293,24 @@ def _restart(run: TrainingRun, reason: str, why: str, *, now: datetime) -> None:
     run.attempt += 1
     pause = timedelta(seconds=min(4 ** max(run.failures - 1, 0), 60))
     run.next_attempt_at = now + pause
-    run.tokens_per_second = run.seconds_left = None
+    run.tokens_per_second = run.seconds_left = run.told_at = None
     if not run.transition(S.STARTING, now=now, reason=reason, message=why):
         run.status_reason, run.message = reason, why
     run.save(update_fields=OBSERVED)
     text = f"Attempt {run.attempt} goes on from the last checkpoint. {why}".strip()
-    _tell(run, "restart", text, reason=reason, failures=run.failures, now=now)
+    tell(run, "restart", text, reason=reason, failures=run.failures, now=now)
+
+
+def _split_micro_batches(run: TrainingRun, *, now: datetime) -> None:
+    """The kernel killed the trainer for memory, so it could not halve its batches itself."""
+    if run.micro_batch_splits >= run.hyperparameters.get("batch_size", 1):
+        return
+    run.micro_batch_splits *= 2
+    text = (
+        "The node ran out of memory and killed the trainer. From now on each micro-batch is cut "
+        f"into {run.micro_batch_splits}; steps stay as large as they were, and losses the same."
+    )
+    tell(run, "micro_batch_halved", text, level=EventLevel.WARN, now=now)
 
 
 def _step_publishing(
@@ -341,7 +325,7 @@ def _step_publishing(
         return False
     if run.allocation is not None and run.allocation.released_at is None:
         with leases.finish(run) as current:
-            _release(current, reason="trained", now=now)
+            release(current, reason="trained", now=now)
         return True
     if run.next_attempt_at is not None and now < run.next_attempt_at:
         leases.release(run)
@@ -351,7 +335,7 @@ def _step_publishing(
             organization=run.organization,
             name=run.output_name,
             folder=RunFolders(host.folder(str(run.pk))).output,
-            kind=RevisionKind.ADAPTER if run.tuning == Tuning.LORA else RevisionKind.FULL,
+            kind=RevisionKind.FULL if run.tuning == Tuning.FULL else RevisionKind.ADAPTER,
             source_kind=SourceKind.TRAINING_RUN,
             source=run.name,
             parent=run.base_revision,
@@ -364,10 +348,8 @@ def _step_publishing(
         return False
     with leases.finish(run) as current:
         current.result_revision = revision
-        _end(current, S.SUCCEEDED, "published", now=now)
-        _tell(
-            current, "published", f"The result is {revision}.", revision=str(revision.pk), now=now
-        )
+        end(current, S.SUCCEEDED, "published", now=now)
+        tell(current, "published", f"The result is {revision}.", revision=str(revision.pk), now=now)
     return False
 
 
@@ -378,39 +360,7 @@ def _publish_again(run: TrainingRun, ending: Ending, *, now: datetime) -> None:
         current.status_reason, current.message = "publish_failed", ending.message
         current.save(update_fields=OBSERVED)
         if current.failures >= MAX_FAILURES:
-            _fail(current, ending, now=now)
-
-
-def _fail(run: TrainingRun, ending: Ending, *, now: datetime) -> None:
-    """The end, with what went wrong and what to do about it."""
-    message = " ".join(part for part in (ending.message, ending.remedy) if part)
-    reason = ending.reason or "trainer_exited"
-    _release(run, reason="failed", now=now)
-    _end(run, S.FAILED, reason[:64], message, now=now)
-    _tell(run, "gave_up", message, reason=reason, failures=run.failures, now=now)
-
-
-def _end(run: TrainingRun, status: S, reason: str, message: str = "", *, now: datetime) -> None:
-    run.ended_at = now
-    run.seconds_left = None
-    run.save(update_fields=OBSERVED)
-    run.transition(status, now=now, reason=reason, message=message)
-    # the node removes the run's folder once it is over
-    Checkpoint.objects.filter(run=run, pruned_at=None).update(pruned_at=now)
-
-
-def _release(run: TrainingRun, *, reason: str, now: datetime) -> None:
-    live = chips_selectors.get_live_allocation(run.pk)
-    if live is not None:
-        chips.release(allocation_id=live.pk, reason=reason, now=now)
-
-
-def _start_anew(run: TrainingRun, *, now: datetime) -> None:
-    """Another node has none of the checkpoints: the run begins again there."""
-    run.progress_offset = run.step = 0
-    Checkpoint.objects.filter(run=run, pruned_at=None).update(pruned_at=now)
-    text = f"It starts anew: its checkpoints are on {run.node}, which it had to leave."
-    _tell(run, "starts_anew", text, now=now)
+            fail(current, ending, now=now)
 
 
 def _seen(run: TrainingRun, sighting: Sighting) -> Seen:
@@ -425,18 +375,24 @@ def _may_retry(run: TrainingRun, ending: Ending | None) -> bool:
     return not hopeless and run.failures + 1 < MAX_FAILURES
 
 
-def _silent(sighting: Sighting) -> Ending:
+def _silent(run: TrainingRun, sighting: Sighting) -> Ending:
     """What can be said of a trainer that ended without a word."""
     if sighting.seen is Seen.ABSENT:
         return Ending("", "trainer_lost", "The node knows nothing of the trainer any more.")
-    code = sighting.returncode
-    if code is not None and code < 0:
+    if run.status_reason == HUNG:
+        return Ending("", HUNG, run.message, "See the end of its log for what it was at.")
+    if sighting.memory_ran_out:
         return Ending(
             "",
-            "trainer_killed",
-            f"The trainer was killed by signal {-code}.",
-            "If nobody did it, the node ran out of memory: use a smaller batch or shorter examples.",
+            FailureReason.OUT_OF_MEMORY,
+            "The node ran out of memory and killed the trainer.",
+            "Use a smaller batch_size, shorter examples or a smaller base.",
         )
+    code = sighting.returncode
+    if code is not None and code < 0:
+        name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+        text = f"The trainer was killed by signal {-code} ({name})."
+        return Ending("", "trainer_killed", text, "If nobody did it, look at the node's memory.")
     status = "" if code is None else f" with status {code}"
     return Ending("", "trainer_exited", f"The trainer ended{status}.", "See the end of its log.")
 
@@ -447,17 +403,6 @@ def _as_ending(error: Exception) -> Ending:
     if isinstance(error, DomainError):
         return Ending("", error.code, error.message, error.remedy)
     return Ending("", "node_error", f"The node could not do it: {error}.")
-
-
-def _explain(refusal: chips.NothingFits) -> str:
-    lines = [refusal.message]
-    if isinstance(refusal.details, list) and len(refusal.details) > 1:
-        lines += [f"{line['pool']}: {line['message']}." for line in refusal.details]
-    return "\n".join([*lines, refusal.remedy])
-
-
-def _tell(run: TrainingRun, kind: str, message: str, *, now: datetime, **data: object) -> None:
-    TrainingEvent.objects.create(run=run, at=now, kind=kind, message=message, data=data)
 
 
 def _is_id(name: str) -> bool:

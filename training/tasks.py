@@ -8,8 +8,8 @@ from django.db.models import Q
 from django.utils import timezone
 
 from common import jobs, leases, locks, slots
-from training import evaluate, reconcile
-from training.choices import EVALUATION_OVER, HOLDING, RunStatus
+from training import evaluate, placing
+from training.choices import EVALUATION_OVER, HOLDING
 from training.models import Evaluation, TrainingRun
 from training.services import dataset_versions
 
@@ -33,7 +33,7 @@ def sweep(**_: object) -> None:
 
 @shared_task(name="training.place_run", throws=(leases.LeaseLost,))
 def place_run(*, run_id: str, **_: object) -> None:
-    reconcile.place_run(UUID(run_id), now=timezone.now())
+    placing.place_run(UUID(run_id), now=timezone.now())
 
 
 @shared_task(name="training.evaluate_step", throws=(leases.LeaseLost,))
@@ -52,15 +52,15 @@ def check_version(*, version_id: str, **_: object) -> None:
 
 
 def _sweep_runs() -> None:
-    lost = TrainingRun.objects.filter(reconcile.on_lost_node(), status__in=HOLDING)
+    lost = TrainingRun.objects.filter(placing.on_lost_node(), status__in=HOLDING)
     for run_id in list(lost.values_list("pk", flat=True)):
         try:
-            reconcile.leave_lost_node(run_id, now=timezone.now())
+            placing.leave_lost_node(run_id, now=timezone.now())
         except Exception:
             logger.exception("run %s could not be taken off its lost node", run_id)
     for run_id in _waiting():
         try:
-            reconcile.place_run(run_id, now=timezone.now())
+            placing.place_run(run_id, now=timezone.now())
         except Exception:
             logger.exception("run %s could not be placed", run_id)
     held = TrainingRun.objects.filter(status__in=HOLDING, node__isnull=False)
@@ -77,7 +77,7 @@ def _sweep_runs() -> None:
 def _waiting() -> list[UUID]:
     """The oldest pending runs first; some of the others, so that old ones which fit nowhere do not
     keep all the rest waiting."""
-    pending = TrainingRun.objects.filter(status=RunStatus.PENDING)
+    pending = TrainingRun.objects.filter(placing.to_place())
     oldest = list(pending.order_by("created_at").values_list("pk", flat=True)[:PLACED_A_SWEEP])
     others = pending.exclude(pk__in=oldest).order_by("?")
     return oldest + list(others.values_list("pk", flat=True)[:PLACED_A_SWEEP])

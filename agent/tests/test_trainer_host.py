@@ -19,7 +19,7 @@ from models_registry import services as registry
 from models_registry.models import Revision
 from trainer.host import Seen
 from trainer.spec import TrainSpec
-from training import reconcile, services
+from training import placing, reconcile, services
 from training.choices import RunStatus
 from training.models import Checkpoint, DatasetSplit, TrainingMetric, TrainingRun
 from training.tests.make import chat_lines
@@ -101,7 +101,7 @@ def test_a_real_run_outlives_kills_of_its_trainer_and_its_agent(
         time.sleep(0.05)
         return TrainingRun.objects.get(pk=run.pk)
 
-    assert reconcile.place_run(run.pk, now=timezone.now())
+    assert placing.place_run(run.pk, now=timezone.now())
     wait_for(lambda: step().step > 5 and Checkpoint.objects.exists())
     os.kill(pid_of(host, tmp_path, str(run.pk)), signal.SIGKILL)
     wait_for(lambda: step().attempt == 2)

@@ -203,6 +203,10 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = 10 * 2**20
 FILE_UPLOAD_MAX_MEMORY_SIZE = 4 * 2**20
 FACTORY_MAX_UPLOAD_BYTES = 2 * 2**30
 
+# A trainer that says nothing for so long, and for much longer than its own pace explains, is killed
+# and started again from its last checkpoint.
+FACTORY_TRAINER_SILENCE_SECONDS = float(os.environ.get("FACTORY_TRAINER_SILENCE_SECONDS", "60"))
+
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [
         "accounts.api.authentication.ApiKeyAuthentication",

@@ -8,7 +8,7 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from trainer.spec import SCHEDULERS, Hyperparameters
+from trainer.spec import METHODS, SCHEDULERS, Hyperparameters
 from training.choices import Tuning
 from training.models import (
     Checkpoint,
@@ -90,7 +90,19 @@ class TrainingRunRequest(serializers.Serializer):
     dataset_version = serializers.UUIDField()
     output_name = serializers.CharField(max_length=96)
     tuning = serializers.ChoiceField(Tuning.choices, default=Tuning.LORA)
+    method = serializers.ChoiceField(METHODS, default="sft")
     hyperparameters = HyperparametersField(required=False, default=dict)
+    init_revision = serializers.UUIDField(
+        required=False,
+        allow_null=True,
+        default=None,
+        help_text="An adapter of the same base to begin with.",
+    )
+    recipe = serializers.CharField(required=False, allow_blank=True, default="", max_length=96)
+    suffix = serializers.CharField(required=False, allow_blank=True, default="", max_length=64)
+    metadata = serializers.DictField(
+        child=serializers.CharField(allow_blank=True, max_length=512), required=False, default=dict
+    )
     accelerators = serializers.IntegerField(default=1)
     pool_name = serializers.CharField(required=False, allow_blank=True, default="", max_length=60)
     train_split = serializers.CharField(default="train", max_length=40)
@@ -104,6 +116,7 @@ class TrainingRunBody(serializers.ModelSerializer):
     node_name = serializers.SerializerMethodField()
     accelerators = serializers.IntegerField(source="accelerators_wanted", read_only=True)
     hyperparameters = HyperparametersField(read_only=True)
+    metadata = serializers.DictField(child=serializers.CharField(), read_only=True)
 
     class Meta:
         model = TrainingRun
@@ -124,6 +137,10 @@ class TrainingRunBody(serializers.ModelSerializer):
             "method",
             "tuning",
             "hyperparameters",
+            "init_revision",
+            "recipe",
+            "suffix",
+            "metadata",
             "accelerators",
             "pool_name",
             "node_name",
@@ -139,6 +156,7 @@ class TrainingRunBody(serializers.ModelSerializer):
             "result_revision",
             "result_revision_name",
             "cancel_requested_at",
+            "pause_requested_at",
             "created_at",
             "started_at",
             "ended_at",
@@ -171,7 +189,7 @@ class MetricBody(serializers.ModelSerializer):
 class TrainingEventBody(serializers.ModelSerializer):
     class Meta:
         model = TrainingEvent
-        fields = ["id", "at", "kind", "message", "data"]
+        fields = ["id", "at", "kind", "level", "message", "data"]
 
 
 class CheckpointBody(serializers.ModelSerializer):

@@ -15,6 +15,8 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("training-runs/", runs.RunList.as_view()),
     path(RUN, runs.RunDetail.as_view()),
     path(f"{RUN}cancel/", runs.RunCancel.as_view()),
+    path(f"{RUN}pause/", runs.RunPause.as_view()),
+    path(f"{RUN}resume/", runs.RunResume.as_view()),
     path(f"{RUN}metrics/", runs.RunMetrics.as_view()),
     path(f"{RUN}events/", runs.RunEvents.as_view()),
     path(f"{RUN}checkpoints/", runs.RunCheckpoints.as_view()),

@@ -6,7 +6,7 @@ from common.leases import Leased
 from common.models import Identified
 from common.statuses import HasStatus
 from models_registry.models import Revision
-from training.choices import RUN_TRANSITIONS, RunStatus, Tuning
+from training.choices import RUN_TRANSITIONS, EventLevel, RunStatus, Tuning
 from training.models.dataset import DatasetVersion
 
 
@@ -28,10 +28,22 @@ class TrainingRun(Identified, OfOrganization, HasStatus, Leased):
     method = models.CharField(max_length=16, default="sft")
     tuning = models.CharField(max_length=16, choices=Tuning, default=Tuning.LORA)
     hyperparameters = models.JSONField(default=dict)
+    init_revision = models.ForeignKey(
+        Revision,
+        null=True,
+        blank=True,
+        on_delete=models.PROTECT,
+        related_name="+",
+        help_text="An adapter of the same base whose weights the run begins with.",
+    )
+    recipe = models.CharField(max_length=96, blank=True, default="")  # name@version
+    suffix = models.CharField(max_length=64, blank=True, default="")  # of the name for clients
+    metadata = models.JSONField(default=dict, blank=True)  # the asker's own, text by text
     # what is wanted
     accelerators_wanted = models.PositiveSmallIntegerField(default=1)
     pool_name = models.CharField(max_length=60, blank=True, default="")
     cancel_requested_at = models.DateTimeField(null=True, blank=True)
+    pause_requested_at = models.DateTimeField(null=True, blank=True)
     # what is
     status = models.CharField(max_length=16, choices=RunStatus, default=RunStatus.PENDING)
     node = models.ForeignKey(
@@ -46,6 +58,15 @@ class TrainingRun(Identified, OfOrganization, HasStatus, Leased):
     )
     next_attempt_at = models.DateTimeField(null=True, blank=True)
     progress_offset = models.BigIntegerField(default=0)  # bytes of the progress file read so far
+    told_at = models.DateTimeField(
+        null=True, blank=True, help_text="When the present attempt was last heard of."
+    )
+    patience_seconds = models.FloatField(
+        null=True, blank=True, help_text="How long its trainer may be silent, by its own measure."
+    )
+    micro_batch_splits = models.PositiveSmallIntegerField(
+        default=1, help_text="Into how many parts memory forces each micro-batch to be cut."
+    )
     step = models.PositiveIntegerField(default=0)
     total_steps = models.PositiveIntegerField(null=True, blank=True)
     train_loss = models.FloatField(null=True, blank=True)
@@ -100,6 +121,7 @@ class TrainingEvent(Identified):
     run = models.ForeignKey(TrainingRun, on_delete=models.CASCADE, related_name="events")
     at = models.DateTimeField()
     kind = models.CharField(max_length=40)
+    level = models.CharField(max_length=8, choices=EventLevel, default=EventLevel.INFO)
     message = models.TextField(blank=True, default="")
     data = models.JSONField(default=dict, blank=True)
 

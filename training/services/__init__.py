@@ -11,7 +11,13 @@ from training.services.evaluations import (
     cancel_evaluation,
     create_evaluation,
 )
-from training.services.runs import RunIsOver, cancel_training_run, create_training_run
+from training.services.runs import (
+    RunIsOver,
+    cancel_training_run,
+    create_training_run,
+    pause_training_run,
+    resume_training_run,
+)
 
 __all__ = [
     "DatasetInvalid",
@@ -23,5 +29,7 @@ __all__ = [
     "create_dataset",
     "create_evaluation",
     "create_training_run",
+    "pause_training_run",
+    "resume_training_run",
     "upload_version",
 ]

@@ -1,5 +1,6 @@
 """Training runs: what is wanted, checked; placing and training follow by themselves."""
 
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -15,7 +16,7 @@ from models_registry import services as registry
 from models_registry.choices import RevisionKind, Visibility
 from models_registry.models import Revision
 from trainer.errors import SpecError
-from trainer.spec import LEARNING_RATES, Hyperparameters
+from trainer.spec import LEARNING_RATES, METHODS, Hyperparameters
 from training.choices import HOLDING, TERMINAL, RunStatus, Tuning
 from training.models import DatasetSplit, DatasetVersion, TrainingRun
 from training.services.dataset_versions import check_ready
@@ -23,6 +24,10 @@ from training.services.datasets import check_name
 
 MAX_ACCELERATORS = 64
 TRAINABLE = (RevisionKind.BASE, RevisionKind.FULL)
+MAX_NOTES = 16  # pairs of metadata, of at most so many characters each: as OpenAI allows
+MAX_KEY, MAX_VALUE = 64, 512
+SUFFIX = re.compile(r"[A-Za-z0-9._-]{0,64}")
+RECIPE = re.compile(r"[A-Za-z0-9._-]{1,60}@[A-Za-z0-9._-]{1,30}")
 
 
 class RunIsOver(DomainError):
@@ -37,7 +42,12 @@ def create_training_run(
     dataset_version_id: UUID,
     output_name: str,
     tuning: str = Tuning.LORA,
+    method: str = "sft",
     hyperparameters: Mapping[str, Any] | None = None,
+    init_revision_id: UUID | None = None,
+    recipe: str = "",
+    suffix: str = "",
+    metadata: Mapping[str, str] | None = None,
     accelerators: int = 1,
     pool_name: str = "",
     train_split: str = "train",
@@ -76,6 +86,14 @@ def create_training_run(
             field="accelerators",
             remedy=f"Ask for 1 to {MAX_ACCELERATORS}.",
         )
+    if method not in METHODS:
+        raise InvalidInput(
+            f"{method!r} is no method of training.",
+            field="method",
+            remedy=f"Use one of {', '.join(METHODS)}.",
+        )
+    start = _init_revision(organization, init_revision_id, base=base, tuning=tuning)
+    _check_notes(recipe=recipe, suffix=suffix, metadata=metadata or {})
     settled = _settle(hyperparameters or {}, tuning=tuning, base=base)
     with transaction.atomic():
         run = TrainingRun.objects.create(
@@ -86,8 +104,13 @@ def create_training_run(
             train_split=train_split,
             eval_split=eval_split,
             output_name=output_name,
+            method=method,
             tuning=tuning,
             hyperparameters=settled,
+            init_revision=start,
+            recipe=recipe,
+            suffix=suffix,
+            metadata=dict(metadata or {}),
             accelerators_wanted=accelerators,
             pool_name=pool_name,
             status_changed_at=now,
@@ -102,6 +125,7 @@ def create_training_run(
             after={
                 "base_revision": str(base),
                 "dataset_version": str(version),
+                "method": method,
                 "tuning": tuning,
                 "accelerators": accelerators,
                 "output_name": output_name,
@@ -124,22 +148,86 @@ def cancel_training_run(
 
     Asking twice changes nothing. Raises NotFound; RunIsOver once there is nothing left to cancel.
     """
+    run = _take(organization, run_id)
+    if run.cancel_requested_at is not None:
+        return run
+    _check_not_over(run)
+    run.cancel_requested_at = now
+    _steer(run, "cancel", actor=actor, now=now)
+    return run
+
+
+@transaction.atomic
+def pause_training_run(
+    *,
+    organization: Organization,
+    run_id: UUID,
+    actor: audit.Actor = audit.SYSTEM,
+    now: datetime,
+) -> TrainingRun:
+    """Let the run rest: its trainer saves a checkpoint and ends, its accelerators are given back,
+    and its checkpoints stay on their node until it is resumed or cancelled.
+
+    Asking twice changes nothing; one that finishes just then is published all the same. Raises
+    NotFound; RunIsOver once there is nothing left to pause.
+    """
+    run = _take(organization, run_id)
+    if run.pause_requested_at is not None and run.cancel_requested_at is None:
+        return run
+    _check_not_over(run)
+    if run.cancel_requested_at is not None:
+        raise RunIsOver(f"{run} is being cancelled.")
+    run.pause_requested_at = now
+    _steer(run, "pause", actor=actor, now=now)
+    return run
+
+
+@transaction.atomic
+def resume_training_run(
+    *,
+    organization: Organization,
+    run_id: UUID,
+    actor: audit.Actor = audit.SYSTEM,
+    now: datetime,
+) -> TrainingRun:
+    """Want a paused run again: it waits for accelerators, first for those of the node that has its
+    checkpoints.
+
+    One that was not to rest stays as it is. Raises NotFound; RunIsOver.
+    """
+    run = _take(organization, run_id)
+    if run.status in TERMINAL or run.cancel_requested_at is not None:
+        raise RunIsOver(f"{run} cannot be resumed: it is {run.get_status_display().lower()}.")
+    if run.pause_requested_at is None:
+        return run
+    run.pause_requested_at = None
+    _steer(run, "resume", actor=actor, now=now)
+    return run
+
+
+def _take(organization: Organization, run_id: UUID) -> TrainingRun:
+    """The run, locked until the transaction ends. Raises NotFound."""
     rows = TrainingRun.objects.of(organization).select_for_update(no_key=True, of=("self",))
     run = rows.select_related("node").filter(pk=run_id).first()
     if run is None:
         raise NotFound("No such training run.")
-    if run.cancel_requested_at is not None:
-        return run
+    return run
+
+
+def _check_not_over(run: TrainingRun) -> None:
     if run.status in TERMINAL or run.status == RunStatus.PUBLISHING:
         raise RunIsOver(
             f"{run} is trained already: its status is {run.get_status_display().lower()}."
         )
-    run.cancel_requested_at = now
-    run.save(update_fields=["cancel_requested_at"])
+
+
+def _steer(run: TrainingRun, action: str, *, actor: audit.Actor, now: datetime) -> None:
+    """Keep what is wanted now, and have whoever is in charge of the run look at it soon."""
+    run.save(update_fields=["cancel_requested_at", "pause_requested_at"])
     audit.record(
-        organization=organization,
+        organization=run.organization,
         actor=actor,
-        action="training_run.cancel",
+        action=f"training_run.{action}",
         object_id=run.pk,
         object_name=run.name,
         before={"status": run.status},
@@ -149,7 +237,6 @@ def cancel_training_run(
         jobs.enqueue("agent.step_run", queue=run.node.queue, run_id=str(run.pk))
     else:
         jobs.enqueue("training.place_run", run_id=str(run.pk))
-    return run
 
 
 def _base_revision(organization: Organization, revision_id: UUID) -> Revision:
@@ -201,3 +288,55 @@ def _settle(given: Mapping[str, Any], *, tuning: str, base: Revision) -> dict[st
             )
         values["max_length_tokens"] = limit
     return values
+
+
+def _init_revision(
+    organization: Organization, revision_id: UUID | None, *, base: Revision, tuning: str
+) -> Revision | None:
+    """The adapter to begin with. Raises NotFound, InvalidInput."""
+    if revision_id is None:
+        return None
+    start = Revision.objects.of(organization).filter(pk=revision_id).first()
+    if start is None:
+        raise NotFound("No such revision.", field="init_revision")
+    if start.kind != RevisionKind.ADAPTER or start.parent_id != base.pk:
+        raise InvalidInput(
+            f"{start} is no adapter of {base}.",
+            field="init_revision",
+            remedy="Choose an adapter of the same base, or leave it out.",
+        )
+    if tuning == Tuning.FULL:
+        raise InvalidInput(
+            "All weights cannot begin with an adapter.",
+            field="init_revision",
+            remedy="Train an adapter, or leave it out.",
+        )
+    return start
+
+
+def _check_notes(*, recipe: str, suffix: str, metadata: Mapping[str, str]) -> None:
+    """What is kept for the asker alone. Raises InvalidInput."""
+    if recipe and not RECIPE.fullmatch(recipe):
+        raise InvalidInput(
+            f"{recipe!r} names no recipe.", field="recipe", remedy="Write it as name@version."
+        )
+    if not SUFFIX.fullmatch(suffix):
+        raise InvalidInput(
+            f"{suffix!r} cannot be part of a model's name.",
+            field="suffix",
+            remedy="Use at most 64 letters, digits, dots, hyphens and underscores.",
+        )
+    fits = len(metadata) <= MAX_NOTES and all(
+        isinstance(key, str)
+        and isinstance(value, str)
+        and len(key) <= MAX_KEY
+        and len(value) <= MAX_VALUE
+        and "\0" not in key + value
+        for key, value in metadata.items()
+    )
+    if not fits:
+        raise InvalidInput(
+            "This is more metadata than is kept, or other than text.",
+            field="metadata",
+            remedy=f"Give up to {MAX_NOTES} texts of {MAX_VALUE} characters, named in {MAX_KEY}.",
+        )

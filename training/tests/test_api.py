@@ -220,6 +220,8 @@ def own_paths(tmp_path: Path) -> list[tuple[str, str]]:
         ("get", runs),
         *(("get", f"{runs}{leaf}/") for leaf in ("metrics", "events", "checkpoints", "log")),
         ("post", f"{runs}cancel/"),
+        ("post", f"{runs}pause/"),
+        ("post", f"{runs}resume/"),
         ("get", compared),
         ("get", f"{compared}answers/"),
         ("post", f"{compared}cancel/"),

@@ -16,7 +16,7 @@ from planner.placement import AcceleratorRequest
 from trainer.fake_host import FakeTrainerHost
 from trainer.host import Seen, Sighting
 from trainer.progress import Kind
-from training import reconcile, services
+from training import placing, reconcile, services
 from training.choices import RUN_TRANSITIONS, TERMINAL, RunStatus
 from training.models import Checkpoint, TrainingEvent, TrainingMetric, TrainingRun
 from training.tests.make import make_run
@@ -43,7 +43,7 @@ class Scene:
         return TrainingRun.objects.get(pk=self.pk)
 
     def place(self) -> bool:
-        return reconcile.place_run(self.pk, now=self.now)
+        return placing.place_run(self.pk, now=self.now)
 
     def step(self, seconds: float = 0) -> bool:
         self.now += timedelta(seconds=seconds)
@@ -300,7 +300,7 @@ def test_a_lost_node_sends_the_run_elsewhere_where_it_starts_anew(scene: Scene) 
     scene.host.tell(Kind.CHECKPOINT, step=10, path="/x", bytes=1)
     scene.step()
     Node.objects.update(status=NodeStatus.LOST)
-    assert reconcile.leave_lost_node(scene.pk, now=scene.now)
+    assert placing.leave_lost_node(scene.pk, now=scene.now)
     assert (scene.run.status, scene.held()) == (S.PENDING, 0)
     make_node("node-b")
     assert scene.place()
@@ -324,7 +324,7 @@ def test_a_cancelled_run_on_a_lost_node_is_over(scene: Scene) -> None:
     scene.begin()
     services.cancel_training_run(organization=scene.run.organization, run_id=scene.pk, now=NOW)
     Node.objects.update(status=NodeStatus.LOST)
-    reconcile.leave_lost_node(scene.pk, now=scene.now)
+    placing.leave_lost_node(scene.pk, now=scene.now)
     assert (scene.run.status, scene.held()) == (S.CANCELLED, 0)
 
 
@@ -431,14 +431,15 @@ def test_an_agent_started_again_need_not_wait_for_its_predecessors_lease(scene: 
 
 
 def test_next_status_only_goes_where_it_may() -> None:
-    flags = [(True, False)] * 4
+    flags = [(True, False)] * 5
     endings = (None, "finished", "yielded", "failed")
     moved = 0
     for status, seen, ending in product(S, Seen, endings):
-        for wanted, has_begun, may_retry, may_stay in product(*flags):
+        for wanted, paused, has_begun, may_retry, may_stay in product(*flags):
             to, reason = reconcile.next_status(
                 status=status,
                 wanted=wanted,
+                paused=paused,
                 seen=seen,
                 ending=ending,
                 has_begun=has_begun,

@@ -8,7 +8,7 @@ import pytest
 from chips.tests.make import make_node
 from common import slots
 from common.ids import new_id
-from training import evaluate, reconcile, tasks
+from training import evaluate, placing, tasks
 from training.choices import RunStatus
 from training.models import TrainingRun
 from training.tests.make import make_run
@@ -33,14 +33,14 @@ def test_a_run_that_cannot_be_dealt_with_does_not_keep_the_others(
 ) -> None:
     broken, fits = make_run(tmp_path, name="broken"), make_run(tmp_path, name="fits")
     make_node("node-a")
-    place = reconcile.place_run
+    place = placing.place_run
 
     def place_or_crash(run_id: UUID, *, now: datetime) -> bool:
         if run_id == broken.pk:
             raise RuntimeError("nobody thought of this")
         return place(run_id, now=now)
 
-    monkeypatch.setattr(reconcile, "place_run", place_or_crash)
+    monkeypatch.setattr(placing, "place_run", place_or_crash)
     tasks.sweep()
     assert TrainingRun.objects.get(pk=fits.pk).status == RunStatus.STARTING
 

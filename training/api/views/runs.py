@@ -38,6 +38,7 @@ class RunList(OrganizationView):
         run = services.create_training_run(
             organization=self.organization,
             base_revision_id=asked.pop("base_revision"),
+            init_revision_id=asked.pop("init_revision"),
             dataset_version_id=asked.pop("dataset_version"),
             actor=self.actor,
             now=timezone.now(),
@@ -66,6 +67,37 @@ class RunCancel(OrganizationView):
     def post(self, request: Request, run_id: UUID) -> Response:
         """Want the run no more. Asking twice changes nothing; 409 once it is over."""
         run = services.cancel_training_run(
+            organization=self.organization, run_id=run_id, actor=self.actor, now=timezone.now()
+        )
+        run = selectors.get_run(self.organization, run.pk)
+        return Response(serializers.TrainingRunBody(run).data, status=202)
+
+
+class RunPause(OrganizationView):
+    @extend_schema(
+        operation_id="training_runs_pause",
+        request=None,
+        responses={202: serializers.TrainingRunBody, 404: ErrorBody, 409: ErrorBody},
+    )
+    def post(self, request: Request, run_id: UUID) -> Response:
+        """Let the run rest: it saves a checkpoint and gives its accelerators back. Asking twice
+        changes nothing; 409 once it is over."""
+        run = services.pause_training_run(
+            organization=self.organization, run_id=run_id, actor=self.actor, now=timezone.now()
+        )
+        run = selectors.get_run(self.organization, run.pk)
+        return Response(serializers.TrainingRunBody(run).data, status=202)
+
+
+class RunResume(OrganizationView):
+    @extend_schema(
+        operation_id="training_runs_resume",
+        request=None,
+        responses={202: serializers.TrainingRunBody, 404: ErrorBody, 409: ErrorBody},
+    )
+    def post(self, request: Request, run_id: UUID) -> Response:
+        """Want a paused run again; it goes on from its last checkpoint. 409 once it is over."""
+        run = services.resume_training_run(
             organization=self.organization, run_id=run_id, actor=self.actor, now=timezone.now()
         )
         run = selectors.get_run(self.organization, run.pk)

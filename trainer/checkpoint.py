@@ -14,14 +14,15 @@ import json
 import logging
 import random
 import shutil
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from trainer import folders
@@ -45,6 +46,8 @@ class Position:
     recent_losses: list[float] = field(default_factory=list)
     evaluated_step: int = 0
     eval_loss: float | None = None
+    skipped: list[int] = field(default_factory=list)  # steps left out: their loss was no number
+    micro_batch_splits: int = 1  # parts that memory forced micro-batches into
 
 
 def save(
@@ -57,7 +60,7 @@ def save(
             {name: tensor.contiguous() for name, tensor in tensors.items()},
             folder / "tensors.safetensors",
         )
-        save_file(_torch_random(device), folder / "random.safetensors")
+        save_file(torch_random(device), folder / "random.safetensors")
         state = {"position": dataclasses.asdict(position), "random": _plain_random()}
         (folder / "state.json").write_text(json.dumps(state), encoding="utf-8")
 
@@ -84,17 +87,30 @@ def read_position(path: Path) -> Position:
 
 
 def restore_optimizer(path: Path, optimizer: MasterAdamW) -> None:
-    """Read one tensor at a time: a resume needs no more memory than a start."""
-    with safe_open(path / "tensors.safetensors", framework="pt") as file:
-        optimizer.load(set(file.keys()), file.get_tensor)
+    """One tensor at a time, and read rather than mapped: a resume needs no more memory than a
+    start, and leaves no pages of the file behind."""
+    with _TensorFile(path / "tensors.safetensors") as file:
+        optimizer.load(file.names, file.read)
+
+
+def torch_random(device: torch.device) -> dict[str, torch.Tensor]:
+    """Where torch's generators stand."""
+    states = {"cpu": torch.get_rng_state()}
+    if device.type != "cpu":
+        states["device"] = torch.get_device_module(device).get_rng_state(device)
+    return states
+
+
+def set_torch_random(states: Mapping[str, torch.Tensor], *, device: torch.device) -> None:
+    """Put them back there."""
+    torch.set_rng_state(states["cpu"])
+    if "device" in states and device.type != "cpu":
+        torch.get_device_module(device).set_rng_state(states["device"], device)
 
 
 def restore_random(path: Path, *, device: torch.device) -> None:
     """Set every generator to where it stood."""
-    states = load_file(path / "random.safetensors")
-    torch.set_rng_state(states["cpu"])
-    if "device" in states and device.type != "cpu":
-        torch.get_device_module(device).set_rng_state(states["device"], device)
+    set_torch_random(load_file(path / "random.safetensors"), device=device)
     plain = json.loads((path / "state.json").read_text(encoding="utf-8"))["random"]
     version, numbers, gauss = plain["python"]
     random.setstate((version, tuple(numbers), gauss))
@@ -111,13 +127,46 @@ def _newest_first(root: Path) -> list[Path]:
     return sorted(root.glob("step-????????"), reverse=True)
 
 
-def _torch_random(device: torch.device) -> dict[str, torch.Tensor]:
-    states = {"cpu": torch.get_rng_state()}
-    if device.type != "cpu":
-        states["device"] = torch.get_device_module(device).get_rng_state(device)
-    return states
-
-
 def _plain_random() -> dict[str, Any]:
     name, keys, *rest = np.random.get_state(legacy=True)
     return {"python": random.getstate(), "numpy": [name, np.asarray(keys).tolist(), *rest]}
+
+
+class _TensorFile:
+    """A safetensors file: 8 bytes of the header's length, a JSON header, the tensors' bytes
+    (https://huggingface.co/docs/safetensors, Format)."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("rb", buffering=0)
+        (length,) = struct.unpack("<Q", self._file.read(8))
+        self._header = json.loads(self._file.read(length))
+        self._start = 8 + length
+        self.names = frozenset(self._header) - {"__metadata__"}
+
+    def read(self, name: str) -> torch.Tensor:
+        """The tensor in memory of its own."""
+        entry = self._header[name]
+        begin, end = entry["data_offsets"]
+        tensor = torch.empty(entry["shape"], dtype=_DTYPES[entry["dtype"]])
+        if end > begin:
+            room = memoryview(tensor.reshape(-1).view(torch.uint8).numpy())
+            self._file.seek(self._start + begin)
+            while room and (count := self._file.readinto(room)):
+                room = room[count:]
+            if room:
+                raise EOFError(f"{name} is cut short")
+        return tensor
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._file.close()
+
+
+_DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16, "I64": torch.int64}

@@ -44,6 +44,7 @@ class Example:
 
     tokens: Tokens
     marks: Marks
+    line: int = 0  # of the file that it came from, counted from 1; 0: of none
 
 
 @dataclass
@@ -116,7 +117,7 @@ def tokenize_file(
     dropped_lines: list[int] = []
     for unit, examples in _tokenize(_units(path, tokenizer, kind), tokenizer):
         kept = [
-            Example(each.tokens[:max_length_tokens], each.marks[:max_length_tokens])
+            Example(each.tokens[:max_length_tokens], each.marks[:max_length_tokens], unit.line)
             for each in examples
         ]
         if not all(each.marks.any() for each in kept):

@@ -24,6 +24,14 @@ def write_folder(target: Path, fill: Callable[[Path], None], *, facts: dict[str,
     remove_partial(target)
     partial = target.with_name(target.name + _PARTIAL)
     partial.mkdir()
+    try:
+        return _write(partial, target, fill, facts)
+    except BaseException:
+        remove_partial(target)  # a full disk has no room for halves
+        raise
+
+
+def _write(partial: Path, target: Path, fill: Callable[[Path], None], facts: dict[str, Any]) -> int:
     fill(partial)
     files: dict[str, dict[str, Any]] = {}
     for path in sorted(p for p in partial.rglob("*") if p.is_file()):

@@ -15,31 +15,38 @@ from typing import Any
 import psutil
 import torch
 
-from trainer import checkpoint, folders, model, objectives, reference, snapshots
+from trainer import checkpoint, model, objectives, reference, snapshots
 from trainer.batches import StepPlan, eval_batches
 from trainer.checkpoint import Position
 from trainer.data import TokenSet
 from trainer.errors import FailureReason, SpecError, TrainingFailure
+from trainer.keeping import Keeper, finished_before
 from trainer.optimizer import MasterAdamW, rate_factor
 from trainer.progress import Kind, ProgressWriter
+from trainer.pulse import Pulse
 from trainer.spec import TrainSpec
+from trainer.steps import Gradients, Steps, lines_of
 
 logger = logging.getLogger(__name__)
 
 # `train_loss` of a finished run is the mean over its last tenth, but no more steps than these:
 # one step's loss is noise, the first ones' are of another model.
 _RECENT_STEPS = 50
+# Steps left out because their loss was no number. One may be an odd example; a model that has
+# diverged has no other kind.
+MAX_SKIPPED = 3
+_NAMED_LINES = 40
 
 
 def run(
     spec: TrainSpec, *, progress: ProgressWriter, stopping: Callable[[], bool], started: float
 ) -> None:
-    """Train until finished, or until `stopping` answers true after a step.
+    """Train until finished, or until `stopping` answers true.
 
     `started` is the monotonic time at which this process began. Raises TrainingFailure, or what
     the libraries below raise; nothing is told of that here.
     """
-    if (done := _finished_before(spec)) is not None:
+    if (done := finished_before(spec)) is not None:
         logger.info("%s is complete already", spec.output_path)
         progress.write(Kind.FINISHED, **done)
         return
@@ -64,6 +71,8 @@ class Training:
     ) -> None:
         self._spec, self._given = spec, spec.hyperparameters
         self._progress, self._stopping = progress, stopping
+        self._pulse = Pulse(progress)
+        self._keeper = Keeper(spec, progress=progress, pulse=self._pulse)
         self._device = torch.device(spec.device)
         self._checkpoints = Path(spec.checkpoint_path)
         self._tokenizer = model.load_tokenizer(spec)
@@ -71,19 +80,14 @@ class Training:
         self._train = self._read(spec.train_path)
         self._eval = self._read(spec.eval_path) if spec.eval_path else None
         self._plan = StepPlan(self._train.lengths, self._given)
-        self._loaded = model.load_model(spec)
+        self._skipped: set[int] = set()  # steps whose loss was no number
+        self._splits = spec.micro_batch_splits
+        self._load()
         self._check_tokens()
-        self._share = model.can_share(self._loaded)
-        self._optimizer = MasterAdamW(self._loaded.trained, weight_decay=self._given.weight_decay)
-        torch.manual_seed(self._given.seed)
         self._compare()
-        self._position = self._resume()
-        self._tally = objectives.Tally(self._position.window_metrics)
-        self._saved_step = self._position.step
+        self._resume()
         self._seconds_before = self._position.total_seconds
         self._started = started
-        recent = max(1, min(_RECENT_STEPS, self._plan.total_steps // 10))
-        self._recent = deque(self._position.recent_losses, maxlen=recent)
         self._process = psutil.Process()
 
     def run(self) -> None:
@@ -100,7 +104,7 @@ class Training:
         if not self._step_until_done():
             self._yield()
             return
-        if self._saved_step != position.step:
+        if self._keeper.saved_step != self._position.step:
             self._save()  # evaluation and export may be killed too
         if self._eval and not self._evaluate(self._eval):
             self._yield()
@@ -111,28 +115,24 @@ class Training:
 
     def _step_until_done(self) -> bool:
         """True when a bound of the run is reached, false when asked to stop before that."""
-        position, given = self._position, self._given
-        clock = time.monotonic() - position.training_seconds  # when the first step would have been
-        saved_at = told_at = time.monotonic()
-        told_step, told_tokens = position.step, position.tokens_total
+        # When the first step would have been, had the run never been interrupted.
+        self._begun = time.monotonic() - self._position.training_seconds
+        self._note_told()
+        self._pulse.skip()
         while not self._is_over():
             if self._stopping():
                 return False
-            rate, norm = self._step()
-            now = time.monotonic()
-            position.training_seconds = now - clock
-            self._keep_snapshot()
-            if position.step % given.log_every_steps == 0 or self._is_over():
-                steps, tokens = position.step - told_step, position.tokens_total - told_tokens
-                self._tell_step(rate, norm, seconds=now - told_at, steps=steps, tokens=tokens)
-                told_at, told_step, told_tokens = now, position.step, position.tokens_total
-            every = given.eval_every_steps
-            due = self._eval and every and position.step % every == 0 and not self._is_over()
+            if self._position.step in self._skipped:
+                self._position.step += 1
+                continue
+            if not self._step():
+                return False
+            every, step = self._given.eval_every_steps, self._position.step
+            due = self._eval and every and step and step % every == 0 and not self._is_over()
             if due and self._eval and not self._evaluate(self._eval):
                 return False
-            if now - saved_at >= given.checkpoint_every_seconds and not self._is_over():
+            if self._keeper.is_due and not self._is_over():
                 self._save()
-                saved_at = time.monotonic()
         return True
 
     def _is_over(self) -> bool:
@@ -144,28 +144,27 @@ class Training:
             by_steps, self._position.training_seconds / (self._given.max_seconds or math.inf)
         )
 
-    def _step(self) -> tuple[float, float]:
-        """One optimizer update; returns its learning rate and gradient norm."""
-        position = self._position
-        works = [
-            self._objective.make(self._train, units, share=self._share)
-            for units in self._plan.step(position.step)
-        ]
-        whole = sum(work.weight for work in works)
-        loss = 0.0
-        for work in works:
-            part, sums = self._objective.loss(self._loaded, work.to(self._device), divisor=whole)
-            part.backward()
-            self._optimizer.collect()
-            loss += part.item()
-            self._tally.add(sums)
+    def _step(self) -> bool:
+        """One optimizer update, or back to before it if its loss is no number; false when asked to
+        stop in the middle."""
+        found = self._steps.gradients(self._position.step)
+        self._splits = self._steps.splits
+        if found is None:
+            return False
         norm = self._optimizer.clip(self._given.max_grad_norm)
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise TrainingFailure(
-                FailureReason.NAN_LOSS,
-                f"step {position.step + 1}: loss {loss}, gradient norm {norm}",
-                remedy="lower learning_rate, or look for odd examples in the data",
-            )
+        if not (math.isfinite(found.loss) and math.isfinite(norm)):
+            self._roll_back(found.loss, norm)
+            return True
+        rate = self._update(found)
+        self._position.training_seconds = time.monotonic() - self._begun
+        self._keep_snapshot()
+        if self._position.step % self._given.log_every_steps == 0 or self._is_over():
+            self._tell_step(rate, norm)
+        return True
+
+    def _update(self, found: Gradients) -> float:
+        """Move the weights; returns the learning rate."""
+        position = self._position
         begun = self._share_done()
         factor = rate_factor(
             self._given, begun=begun, done=max(begun, (position.step + 1) / self._plan.total_steps)
@@ -173,16 +172,61 @@ class Training:
         rate = self._spec.learning_rate * factor
         self._optimizer.step(learning_rate=rate)
         position.step += 1
-        position.tokens_total += sum(work.tokens for work in works)
-        position.window_loss += loss
+        position.tokens_total += found.tokens
+        position.window_loss += found.loss
         position.window_steps += 1
-        self._recent.append(loss)
-        return rate, norm
+        self._recent.append(found.loss)
+        for sums in found.sums:
+            self._tally.add(sums)
+        return rate
 
-    def _tell_step(
-        self, rate: float, norm: float, *, seconds: float, steps: int, tokens: int
-    ) -> None:
+    def _roll_back(self, loss: float, norm: float) -> None:
+        """To the last checkpoint, from where the step with this loss is left out."""
+        self._optimizer.discard()
+        bad = self._position.step
+        before, self._skipped = sorted(self._skipped), self._skipped | {bad}
+        if len(self._skipped) > MAX_SKIPPED:
+            raise TrainingFailure(
+                FailureReason.NAN_LOSS,
+                f"the loss or its gradient was no number at steps "
+                f"{', '.join(str(step + 1) for step in (*before, bad))}; step {bad + 1} is lines "
+                f"{self._name_lines([bad])}, those before it lines {self._name_lines(before)}",
+                remedy="lower learning_rate, or look for odd examples on these lines",
+            )
+        if self._position.step and checkpoint.load_newest(self._checkpoints) is None:
+            self._load()
+        self._resume()
+        message = (
+            f"Step {bad + 1} had loss {loss} and gradient norm {norm}. The run goes back to step "
+            f"{self._position.step} and leaves out lines {self._name_lines([bad])}."
+        )
+        logger.warning(message)
+        lines = self._lines([bad])[:_NAMED_LINES]
+        self._progress.write(
+            Kind.WARNING, reason="batch_skipped", message=message, step=bad, lines=lines
+        )
+        self._note_told()
+
+    def _lines(self, steps: list[int]) -> list[int]:
+        units = [unit for step in steps for part in self._plan.step(step) for unit in part]
+        return lines_of(self._train.examples_of(units))
+
+    def _name_lines(self, steps: list[int]) -> str:
+        found = self._lines(steps)
+        named = ", ".join(map(str, found[:_NAMED_LINES]))
+        more = f" and {len(found) - _NAMED_LINES} more" if len(found) > _NAMED_LINES else ""
+        return f"{named}{more} of {Path(self._spec.train_path).name}"
+
+    def _note_told(self) -> None:
+        """What the next line of progress counts from."""
         position = self._position
+        self._told = (time.monotonic(), position.step, position.tokens_total)
+
+    def _tell_step(self, rate: float, norm: float) -> None:
+        position = self._position
+        told_at, told_step, told_tokens = self._told
+        seconds = time.monotonic() - told_at
+        steps, tokens = position.step - told_step, position.tokens_total - told_tokens
         left = (self._plan.total_steps - position.step) * seconds / max(1, steps)
         if self._given.max_seconds:
             left = min(left, max(0.0, self._given.max_seconds - position.training_seconds))
@@ -201,8 +245,11 @@ class Training:
             tokens_per_second=round(tokens / seconds, 1),
             seconds_left=round(left, 1),
             memory_bytes=self._memory_bytes(),
+            patience_seconds=self._pulse.patience_seconds,
             metrics=metrics,
         )
+        self._pulse.told()
+        self._note_told()
         logger.info(
             "step %d/%d loss %.4f rate %.2e norm %.2f %.0f tokens/s %.0f s left",
             position.step,
@@ -227,9 +274,10 @@ class Training:
         if position.evaluated_step == position.step and position.eval_loss is not None:
             return True  # told by an attempt that was killed later
         loss, weight, tally = 0.0, 0, objectives.Tally()
+        size = max(1, self._given.batch_size // self._splits)
         self._loaded.model.eval()
         with torch.no_grad():
-            for units in eval_batches(held_out.lengths, batch_size=self._given.batch_size):
+            for units in eval_batches(held_out.lengths, batch_size=size):
                 if self._stopping():
                     self._loaded.model.train()
                     return False
@@ -238,6 +286,7 @@ class Training:
                 loss += part.item()
                 weight += work.weight
                 tally.add(sums)
+                self._pulse.beat(position.step)
         self._loaded.model.train()
         position.evaluated_step, position.eval_loss = position.step, loss / weight
         self._progress.write(
@@ -253,15 +302,9 @@ class Training:
         position.recent_losses = list(self._recent)
         position.window_metrics = self._tally.sums()
         position.total_seconds = self._total_seconds()
-        path, size = checkpoint.save(
-            self._checkpoints,
-            position=position,
-            tensors=self._optimizer.tensors(),
-            device=self._device,
-        )
-        checkpoint.prune(self._checkpoints, kept=self._given.checkpoints_kept)
-        self._saved_step = position.step
-        self._progress.write(Kind.CHECKPOINT, step=position.step, path=str(path), bytes=size)
+        position.skipped = sorted(self._skipped)
+        position.micro_batch_splits = self._splits
+        self._keeper.save(position, optimizer=self._optimizer, device=self._device)
 
     def _keep_snapshot(self) -> None:
         """Of the end of an epoch that is not the last one, whose end is the result."""
@@ -275,43 +318,74 @@ class Training:
             fill=lambda folder: model.save_result(self._loaded, self._tokenizer, folder),
         )
 
-    def _resume(self) -> Position:
+    def _load(self) -> None:
+        """The base, and the adapter or not, as they are before the first step."""
+        for name in ("_steps", "_optimizer", "_loaded"):
+            self.__dict__.pop(name, None)  # their memory first
+        self._loaded = model.load_model(self._spec)
+        self._share = model.can_share(self._loaded)
+        self._optimizer = MasterAdamW(self._loaded.trained, weight_decay=self._given.weight_decay)
+
+    def _resume(self) -> None:
+        """Take up the newest checkpoint, if there is one."""
         fingerprint = self._fingerprint()
         path = checkpoint.load_newest(self._checkpoints)
         if path is None:
-            return Position(fingerprint=fingerprint)
-        position = checkpoint.read_position(path)
-        if position.fingerprint != fingerprint:
-            raise SpecError(
-                "checkpoint_path",
-                "holds checkpoints of a run with other data or settings",
-                remedy="give every run a folder of its own",
-            )
-        checkpoint.restore_optimizer(path, self._optimizer)
-        checkpoint.restore_random(path, device=self._device)
-        logger.info("resuming from %s", path.name)
-        return position
+            torch.manual_seed(self._given.seed)
+            self._position = Position(fingerprint=fingerprint)
+        else:
+            self._position = checkpoint.read_position(path)
+            if self._position.fingerprint != fingerprint:
+                raise SpecError(
+                    "checkpoint_path",
+                    "holds checkpoints of a run with other data or settings",
+                    remedy="give every run a folder of its own",
+                )
+            checkpoint.restore_optimizer(path, self._optimizer)
+            checkpoint.restore_random(path, device=self._device)
+            logger.info("resuming from %s", path.name)
+        position = self._position
+        self._keeper.saved_step = position.step
+        self._skipped |= set(position.skipped)
+        self._splits = max(self._splits, position.micro_batch_splits)
+        self._tally = objectives.Tally(position.window_metrics)
+        recent = max(1, min(_RECENT_STEPS, self._plan.total_steps // 10))
+        self._recent = deque(position.recent_losses, maxlen=recent)
+        self._steps = Steps(
+            objective=self._objective,
+            loaded=self._loaded,
+            optimizer=self._optimizer,
+            plan=self._plan,
+            train=self._train,
+            device=self._device,
+            share=self._share,
+            splits=self._splits,
+            progress=self._progress,
+            pulse=self._pulse,
+            stopping=self._stopping,
+        )
 
     def _yield(self) -> None:
-        if self._saved_step != self._position.step:
+        if self._keeper.saved_step != self._position.step:
             self._save()
-        self._progress.write(Kind.YIELDED, step=self._position.step)
-        logger.info("yielded at step %d", self._position.step)
+        self._progress.write(Kind.YIELDED, step=self._keeper.saved_step)
+        logger.info("yielded at step %d", self._keeper.saved_step)
 
     def _finish(self) -> None:
         position = self._position
         facts = {
             "step": position.step,
-            "train_loss": sum(self._recent) / len(self._recent),
+            "train_loss": sum(self._recent) / max(1, len(self._recent)),
             "eval_loss": position.eval_loss,
             "tokens_total": position.tokens_total,
             "seconds_total": round(self._total_seconds(), 3),
             "output_path": self._spec.output_path,
         }
-        folders.write_folder(
-            Path(self._spec.output_path),
+        self._keeper.write_result(
             lambda folder: model.save_result(self._loaded, self._tokenizer, folder),
             facts=facts | {"run_id": self._spec.run_id},
+            total_bytes=sum(weight.nbytes for weight in self._loaded.model.parameters()),
+            stopping=self._stopping,
         )
         self._progress.write(Kind.FINISHED, **facts)
         logger.info("finished: %s", facts)
@@ -372,18 +446,3 @@ class Training:
             "data": self._train.fingerprint(),
         }
         return hashlib.sha256(json.dumps(settled, sort_keys=True).encode()).hexdigest()
-
-
-def _finished_before(spec: TrainSpec) -> dict[str, Any] | None:
-    output = Path(spec.output_path)
-    if not output.exists():
-        return None
-    try:
-        facts = folders.read_facts(output)
-    except ValueError as damage:
-        raise SpecError(
-            "output_path", f"exists and is not a whole result: {damage}", remedy="give a new folder"
-        ) from damage
-    if facts.pop("run_id", None) != spec.run_id:
-        raise SpecError("output_path", "holds another run's result", remedy="give a new folder")
-    return facts

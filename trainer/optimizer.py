@@ -63,6 +63,11 @@ class MasterAdamW:
         if sums:
             torch._foreach_add_(sums, gradients)
 
+    def discard(self) -> None:
+        """Forget all gradients taken over since the last step, and those not yet taken over."""
+        for parameter in (*(p for _, p in self._trained), *self._masters):
+            parameter.grad = None
+
     def clip(self, max_norm: float) -> float:
         """Scale the gradients down to `max_norm`; returns their norm before that."""
         return float(torch.nn.utils.clip_grad_norm_(self._masters, max_norm, foreach=True))

@@ -1,0 +1,137 @@
+"""The gradients of one step, from micro-batches as small as memory asks for.
+
+A step's loss is a sum over its units by the whole step's divisor, however they are cut into parts:
+when memory runs out each is cut in two and the step is done again, with the same random numbers.
+Its loss is the same within rounding (with dropout of the same distribution; of KTO but for the KL
+term, which is estimated over the answers of one part).
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from trainer import checkpoint
+from trainer.batches import StepPlan
+from trainer.data import Example, TokenSet
+from trainer.errors import FailureReason, TrainingFailure, explain
+from trainer.model import Loaded
+from trainer.objectives import Objective, Sums
+from trainer.optimizer import MasterAdamW
+from trainer.progress import Kind, ProgressWriter
+from trainer.pulse import Pulse
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """What a step's examples ask for; the gradients themselves wait in the optimizer."""
+
+    loss: float
+    tokens: int  # of the examples, without padding
+    sums: list[Sums]  # what else the objective tells of them
+
+
+class Steps:
+    """Computes steps of a plan on a loaded model."""
+
+    def __init__(
+        self,
+        *,
+        objective: Objective,
+        loaded: Loaded,
+        optimizer: MasterAdamW,
+        plan: StepPlan,
+        train: TokenSet,
+        device: torch.device,
+        share: bool,
+        splits: int,
+        progress: ProgressWriter,
+        pulse: Pulse,
+        stopping: Callable[[], bool],
+    ) -> None:
+        self.splits = splits  # parts of each micro-batch
+        self._objective, self._loaded, self._optimizer = objective, loaded, optimizer
+        self._plan, self._train = plan, train
+        self._device, self._share = device, share
+        self._progress, self._pulse, self._stopping = progress, pulse, stopping
+
+    def gradients(self, number: int) -> Gradients | None:
+        """Of step `number`, counted from 0. None when asked to stop in the middle: then nothing
+        has changed. Raises TrainingFailure(out_of_memory) if not even single examples fit."""
+        random = checkpoint.torch_random(self._device)
+        while True:
+            shortage = None
+            try:
+                found = self._accumulate(number)
+            except (MemoryError, RuntimeError) as error:
+                shortage = explain(error)
+                if shortage.reason != FailureReason.OUT_OF_MEMORY:
+                    raise
+            if shortage is None and found is not None:
+                return found
+            self._optimizer.discard()
+            checkpoint.set_torch_random(random, device=self._device)
+            if shortage is None:
+                return None
+            # Only here, past the handler: the error's traceback has held all activations.
+            self._split(number, shortage)
+
+    def _accumulate(self, number: int) -> Gradients | None:
+        parts = [part for planned in self._plan.step(number) for part in cut(planned, self.splits)]
+        works = [self._objective.make(self._train, part, share=self._share) for part in parts]
+        whole = sum(work.weight for work in works)
+        loss, sums = 0.0, []
+        for place, work in enumerate(works):
+            if place and self._stopping():
+                return None
+            part_loss, told = self._objective.loss(
+                self._loaded, work.to(self._device), divisor=whole
+            )
+            part_loss.backward()
+            self._optimizer.collect()
+            loss += part_loss.item()
+            sums.append(told)
+            self._pulse.beat(number)
+        return Gradients(loss, sum(work.tokens for work in works), sums)
+
+    def _split(self, number: int, shortage: TrainingFailure) -> None:
+        largest = max(map(len, self._plan.step(number)))
+        if self.splits >= largest:
+            raise TrainingFailure(
+                FailureReason.OUT_OF_MEMORY,
+                f"step {number + 1}: not even one example at a time fits: {shortage.message}",
+                remedy="shorten max_length_tokens, train an adapter, or take a larger accelerator",
+            )
+        self.splits *= 2
+        gc.collect()
+        if self._device.type != "cpu":
+            torch.get_device_module(self._device).empty_cache()
+        message = (
+            f"Memory ran out at step {number + 1}. From now on each micro-batch is cut into "
+            f"{self.splits}; steps stay as large as they were, and losses the same."
+        )
+        logger.warning("%s (%s)", message, shortage.message)
+        self._progress.write(
+            Kind.WARNING,
+            reason="out_of_memory",
+            message=message,
+            step=number,
+            micro_batch_splits=self.splits,
+        )
+
+
+def cut(micro_batch: list[int], parts: int) -> list[list[int]]:
+    """Even parts of a micro-batch in order, none of them empty."""
+    size = -(-len(micro_batch) // parts)
+    return [micro_batch[start : start + size] for start in range(0, len(micro_batch), size)]
+
+
+def lines_of(examples: list[Example]) -> list[int]:
+    """The lines that examples came from, each once, in order."""
+    return sorted({example.line for example in examples if example.line})

@@ -1,0 +1,300 @@
+"""What goes wrong inside a trainer, and that the run's losses do not show it."""
+
+import dataclasses
+import json
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from trainer import checkpoint, keeping, loop, model
+from trainer.__main__ import attempt
+from trainer.batches import Batch
+from trainer.spec import TrainSpec
+from trainer.steps import cut
+from trainer.tests.make import (
+    events,
+    losses,
+    make_rows,
+    make_spec,
+    make_tokenizer,
+    run_here,
+    write_rows,
+    write_spec,
+)
+
+SHORT = {"epochs": 1.0}  # 16 steps of 4 examples
+OUT_OF_MEMORY = "[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory"
+Loss = Callable[..., torch.Tensor]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(base: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainSpec:
+    spec = make_spec(tmp_path_factory.mktemp("undisturbed"), base=base, **SHORT)
+    assert run_here(spec) == 0
+    return spec
+
+
+def again(spec: TrainSpec) -> TrainSpec:
+    return dataclasses.replace(spec, attempt=spec.attempt + 1)
+
+
+def patch_loss(monkeypatch: pytest.MonkeyPatch, disturbed: Callable[[Batch, Loss], Any]) -> None:
+    """`disturbed` is given the batch and the honest loss of it."""
+    honest = model.Loaded.loss
+
+    def loss(self: model.Loaded, batch: Batch, *, divisor: float) -> Any:
+        return disturbed(batch, lambda: honest(self, batch, divisor=divisor))
+
+    monkeypatch.setattr(model.Loaded, "loss", loss)
+
+
+def warnings(spec: TrainSpec, reason: str) -> list[dict[str, Any]]:
+    return [line for line in events(spec, "warning") if line["reason"] == reason]
+
+
+# Memory
+
+
+def fits(most: int) -> Callable[[Batch, Loss], Any]:
+    """Batches of more rows than that do not."""
+
+    def disturbed(batch: Batch, honest: Loss) -> Any:
+        if batch.rows > most and torch.is_grad_enabled():
+            raise RuntimeError(OUT_OF_MEMORY)
+        return honest()
+
+    return disturbed
+
+
+def test_out_of_memory_cuts_micro_batches_and_leaves_the_losses(
+    base: Path, tmp_path: Path, undisturbed: TrainSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = make_spec(tmp_path, base=base, **SHORT)
+    patch_loss(monkeypatch, fits(1))
+    assert run_here(spec) == 0
+    assert losses(spec) == pytest.approx(losses(undisturbed), abs=1e-6)
+    told = warnings(spec, "out_of_memory")
+    assert [line["micro_batch_splits"] for line in told] == [2, 4]
+    assert "cut into 4" in told[1]["message"]
+
+
+def test_a_later_attempt_knows_how_little_memory_there_is(
+    base: Path, tmp_path: Path, undisturbed: TrainSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, stop, seen = make_spec(tmp_path, base=base, **SHORT), threading.Event(), []
+
+    def stop_after_a_while(batch: Batch, honest: Loss) -> Any:
+        seen.append(batch.rows)
+        if len(seen) == 12:
+            stop.set()
+        return fits(2)(batch, honest)
+
+    patch_loss(monkeypatch, stop_after_a_while)
+    assert attempt(write_spec(spec), stop=stop, started=time.monotonic()) == 0
+    assert events(spec)[-1]["kind"] == "yielded"
+    stop.clear()
+    assert run_here(again(spec)) == 0
+    assert losses(spec) == pytest.approx(losses(undisturbed), abs=1e-6)
+    assert len(warnings(spec, "out_of_memory")) == 1
+
+
+def test_the_platform_may_know_it_before_the_trainer(
+    base: Path, tmp_path: Path, undisturbed: TrainSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = make_spec(tmp_path, base=base, micro_batch_splits=4, **SHORT)
+    patch_loss(monkeypatch, fits(1))
+    assert run_here(spec) == 0
+    assert losses(spec) == pytest.approx(losses(undisturbed), abs=1e-6)
+    assert not warnings(spec, "out_of_memory")
+
+
+def test_an_example_that_does_not_fit_alone_fails_the_run(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = make_spec(tmp_path, base=base, **SHORT)
+    patch_loss(monkeypatch, fits(0))
+    assert run_here(spec) == 1
+    failed = events(spec)[-1]
+    assert (failed["reason"], failed["kind"]) == ("out_of_memory", "failed")
+    assert "one example at a time" in failed["message"]
+
+
+def test_parts_are_even_and_hold_everything_once() -> None:
+    assert cut([5, 6, 7, 8], 2) == [[5, 6], [7, 8]]
+    assert cut([5, 6, 7], 2) == [[5, 6], [7]]
+    assert cut([5, 6, 7], 8) == [[5], [6], [7]]
+
+
+# No number
+
+
+def poisoned(tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any):
+    """A run whose line 10 makes every loss it is in infinite."""
+    spec = make_spec(tmp_path, base=base, **changes)
+    rows = make_rows(64)
+    rows[9]["messages"][1]["content"] += " ☠"
+    write_rows(Path(spec.train_path), rows)
+    skull = make_tokenizer().encode("☠")[0]
+
+    def disturbed(batch: Batch, honest: Loss) -> Any:
+        return honest() * (float("inf") if bool((batch.ids == skull).any()) else 1.0)
+
+    patch_loss(monkeypatch, disturbed)
+    return spec
+
+
+def test_a_batch_without_a_loss_is_left_out(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = poisoned(tmp_path, base, monkeypatch, epochs=2.0)
+    assert run_here(spec) == 0
+    told = warnings(spec, "batch_skipped")
+    assert len(told) == 2  # once an epoch
+    for line in told:
+        assert 10 in line["lines"]
+        assert len(line["lines"]) == 4
+        assert "10" in line["message"]
+    steps = set(range(1, 33)) - {line["step"] + 1 for line in told}
+    assert set(losses(spec)) == steps
+    saved = checkpoint.load_newest(Path(spec.checkpoint_path))
+    assert saved is not None
+    assert checkpoint.read_position(saved).skipped == [line["step"] for line in told]
+
+
+def test_it_goes_on_from_the_last_checkpoint_as_from_the_start(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rolled back to a checkpoint, or to the base for want of one: the same weights, hence losses,
+    dropout included."""
+    often = poisoned(tmp_path / "often", base, monkeypatch, checkpoint_every_seconds=0.001, **LORA)
+    never = poisoned(tmp_path / "never", base, monkeypatch, checkpoint_every_seconds=1e6, **LORA)
+    assert run_here(often) == 0
+    assert run_here(never) == 0
+    assert len(warnings(often, "batch_skipped")) == 1
+    assert losses(often) == pytest.approx(losses(never), abs=1e-6)
+
+
+LORA = {"tuning": "lora", "lora_dropout": 0.1, **SHORT}
+
+
+def test_too_many_of_them_fail_the_run_with_their_lines(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = poisoned(tmp_path, base, monkeypatch, epochs=float(loop.MAX_SKIPPED + 1))
+    assert run_here(spec) == 1
+    failed = events(spec)[-1]
+    assert failed["reason"] == "nan_loss"
+    assert " 10" in failed["message"]
+    assert "train.jsonl" in failed["message"]
+    assert len(warnings(spec, "batch_skipped")) == loop.MAX_SKIPPED
+
+
+# Disk
+
+
+def full_disk(*_: object) -> None:
+    Path("/dev/full").write_bytes(b"x" * 4096)
+
+
+def test_a_checkpoint_without_room_is_put_off_and_the_run_goes_on(
+    base: Path, tmp_path: Path, undisturbed: TrainSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = make_spec(tmp_path, base=base, checkpoint_every_seconds=0.001, **SHORT)
+    honest, calls = checkpoint.save_file, []
+
+    def save_file(tensors: Any, path: Path) -> None:
+        honest(tensors, path)
+        calls.append(path)
+        if len(calls) in (5, 7, 9):  # two files a checkpoint
+            full_disk()
+
+    monkeypatch.setattr(checkpoint, "save_file", save_file)
+    assert run_here(spec) == 0
+    assert losses(spec) == pytest.approx(losses(undisturbed), abs=1e-6)
+    told = warnings(spec, "disk_full")
+    assert len(told) >= 2
+    assert "that of step 2 stays" in told[0]["message"]
+    assert not list(Path(spec.checkpoint_path).glob("*.partial"))
+
+
+def test_a_result_without_room_fails_clearly_and_is_written_later(
+    base: Path, tmp_path: Path, undisturbed: TrainSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, slept = make_spec(tmp_path, base=base, **SHORT), []
+    monkeypatch.setattr(keeping.time, "sleep", slept.append)
+    with monkeypatch.context() as full:
+        full.setattr(model, "save_result", full_disk)
+        assert run_here(spec) == 1
+    assert slept == [1, 2, 4, 8]
+    failed = events(spec)[-1]
+    assert (failed["kind"], failed["reason"]) == ("failed", "disk_full")
+    assert spec.output_path in failed["message"]
+    assert not Path(spec.output_path).exists()
+    assert [path.name for path in Path(spec.checkpoint_path).glob("step-*")] == ["step-00000016"]
+    assert run_here(again(spec)) == 0
+    assert events(spec)[-1]["eval_loss"] == events(undisturbed)[-1]["eval_loss"]
+
+
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
+    base: Path, tmp_path: Path, undisturbed: TrainSpec
+) -> None:
+    spec, stop = make_spec(tmp_path, base=base, checkpoint_every_seconds=0.001, **SHORT), Stop(7)
+    assert attempt(write_spec(spec), stop=stop, started=time.monotonic()) == 0
+    newest = max(Path(spec.checkpoint_path).glob("step-*"))
+    tensors = newest / "tensors.safetensors"
+    tensors.write_bytes(tensors.read_bytes()[:-1] + b"\xff")
+    assert run_here(again(spec)) == 0
+    resumed = events(spec, "started")[-1]["resumed_from_step"]
+    assert 0 < resumed < int(newest.name.removeprefix("step-"))
+    assert losses(spec) == pytest.approx(losses(undisturbed), abs=1e-6)
+
+
+# Asked to stop
+
+
+class Stop(threading.Event):
+    """Set once it has been looked at so many times."""
+
+    def __init__(self, looks: int) -> None:
+        super().__init__()
+        self._left = looks
+
+    def is_set(self) -> bool:
+        self._left -= 1
+        return self._left < 0
+
+
+def test_asked_in_the_middle_of_a_step_it_is_given_up(base: Path, tmp_path: Path) -> None:
+    given = {"gradient_accumulation": 4, "lora_dropout": 0.1, "tuning": "lora", "epochs": 1.0}
+    whole = make_spec(tmp_path / "whole", base=base, **given)
+    assert run_here(whole) == 0
+    spec = make_spec(tmp_path / "stopped", base=base, checkpoint_every_seconds=1e6, **given)
+    assert attempt(write_spec(spec), stop=Stop(6), started=time.monotonic()) == 0
+    yielded = events(spec)[-1]
+    assert (yielded["kind"], yielded["step"]) == ("yielded", 1)  # of 4 looks each: in the second
+    assert run_here(again(spec)) == 0
+    assert losses(spec) == pytest.approx(losses(whole), abs=1e-6)
+
+
+def test_lines_tell_how_long_a_silence_is_allowed(undisturbed: TrainSpec) -> None:
+    steps = events(undisturbed, "step")
+    assert all(0 < line["patience_seconds"] < 60 for line in steps)
+    assert json.loads(json.dumps(steps[-1]))["patience_seconds"] >= steps[0]["patience_seconds"]
+
+
+def test_a_checkpoint_holds_all_that_a_run_needs(undisturbed: TrainSpec, tmp_path: Path) -> None:
+    newest = max(Path(undisturbed.checkpoint_path).glob("step-*"))
+    kept = Path(shutil.copytree(newest, tmp_path / newest.name))
+    assert checkpoint.load_newest(tmp_path) == kept
+    state = json.loads((kept / "state.json").read_text())
+    assert set(state["random"]) == {"python", "numpy"}
+    assert (kept / "random.safetensors").is_file()
+    with checkpoint._TensorFile(kept / "tensors.safetensors") as file:
+        names = {name.partition(":")[0] for name in file.names}
+    assert names == {"weight", "step", "exp_avg", "exp_avg_sq"}

@@ -74,37 +74,6 @@ def serving(
     )
 
 
-def training(
-    shape: ModelShape,
-    *,
-    tuning: str,
-    batch_tokens: int,
-    lora_rank: int = 16,
-    dtype: str | None = None,
-    overhead_bytes: int = PROCESS_BYTES,
-) -> TrainingMemory:
-    """Memory to train on `batch_tokens` (examples x length) at once, without recomputation.
-
-    `tuning` is "full" or "lora" (adapters on every linear layer). For each trained parameter: a
-    gradient in the weights' dtype, and AdamW's two float32 moments (Kingma and Ba 2015, algorithm
-    1) with a float32 master where the weights are narrower (Micikevicius and others 2018, 3.1).
-    """
-    if tuning not in ("full", "lora"):
-        raise ValueError(f"{tuning!r} is no tuning: use full or lora")
-    per_weight = DTYPE_BYTES[dtype or shape.dtype]
-    adapters = lora_parameters(shape, rank=lora_rank) if tuning == "lora" else 0
-    trained = adapters or shape.parameters
-    master = 4 if per_weight < 4 else 0
-    return TrainingMemory(
-        weights_bytes=math.ceil((shape.parameters + adapters) * per_weight),
-        gradients_bytes=math.ceil(trained * per_weight),
-        optimizer_bytes=trained * (8 + master),
-        activations_bytes=batch_tokens * activation_bytes_per_token(shape, dtype=dtype)
-        + HEAD_BYTES,
-        overhead_bytes=overhead_bytes,
-    )
-
-
 def weight_bytes(shape: ModelShape, *, dtype: str | None = None) -> int:
     """Parameters times their width; scales of quantized weights are not counted."""
     return math.ceil(shape.parameters * DTYPE_BYTES[dtype or shape.dtype])

@@ -4,9 +4,10 @@ import dataclasses
 
 import pytest
 
-from planner import memory
+from planner import memory, training
 from planner.memory import GIB
 from planner.shapes import ModelShape
+from planner.training import Job
 
 # From the models' config files. Weight bytes of the 27B: its safetensors index; of the others:
 # parameters x 2. KV bytes a token in bfloat16, state bytes a sequence in float32.
@@ -81,28 +82,6 @@ def test_adapters_on_every_linear_layer_are_as_many_as_peft_makes() -> None:
     assert memory.lora_parameters(QWEN3_06B, rank=16) == 10_092_544  # peft counts 10.1 M
 
 
-def test_full_tuning_takes_sixteen_bytes_a_parameter_before_activations() -> None:
-    answer = memory.training(QWEN3_06B, tuning="full", batch_tokens=1)
-    fixed = answer.weights_bytes + answer.gradients_bytes + answer.optimizer_bytes
-    assert fixed == 16 * QWEN3_06B.parameters
-    wide = memory.training(QWEN3_06B, tuning="full", batch_tokens=1, dtype="float32")
-    assert wide.weights_bytes + wide.gradients_bytes + wide.optimizer_bytes == fixed
-
-
-def test_lora_is_within_what_was_measured_of_a_loop_that_keeps_whole_logits() -> None:
-    """Rank 16, two rows of 512: a plain PEFT loop peaked at 8.3 GB, of which logits of 1,024 x
-    151,936 in bfloat16, in float32, their softmax and its gradient are about 2.2 GB."""
-    answer = memory.training(QWEN3_06B, tuning="lora", batch_tokens=1024)
-    logits = 1024 * QWEN3_06B.vocabulary * (2 + 3 * 4)
-    assert 0.7 * 8.3e9 < answer.total_bytes + logits < 8.3e9
-    assert answer.optimizer_bytes == 12 * 10_092_544
-
-
-def test_an_unknown_tuning_is_refused() -> None:
-    with pytest.raises(ValueError, match="full or lora"):
-        memory.training(QWEN3_06B, tuning="half", batch_tokens=1)
-
-
 def test_a_shape_comes_from_a_revisions_facts() -> None:
     facts = {
         "layers": 28,
@@ -136,5 +115,5 @@ def test_the_demos_size_fits_a_slot_of_a_small_machine() -> None:
         vocabulary=4096,
     )
     assert memory.serving(tiny, context_tokens=1024, concurrency=16).total_bytes < 3 * GIB
-    full = memory.training(tiny, tuning="full", batch_tokens=16 * 512)
-    assert full.total_bytes < 3 * GIB
+    job = Job(tuning="full", batch_size=16, max_length_tokens=512)
+    assert training.memory_needed(tiny, job).total_bytes < 3 * GIB

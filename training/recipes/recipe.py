@@ -55,8 +55,10 @@ class Recipe:
         """All settings by the trainer's names, for a base of this size."""
         size = BILLION if parameters is None else parameters
         most = next((count for bound, count in AT_ONCE if size < bound), 1)
-        if self.method == "dpo" and most > 1:
-            most //= 2  # an example is two answers
+        if self.method == "dpo":
+            most = max(most // 2, 1)  # an example is two answers
+        elif self.method == "kto":
+            most = max(most, 2)  # an answer is compared with those beside it
         step = int(self.examples_a_step.value)
         at_once = min(most, step)
         return {

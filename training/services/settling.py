@@ -48,7 +48,7 @@ def settle(
         values = Hyperparameters.from_json({**wanted, **given}).to_json()
     except SpecError as error:
         raise InvalidInput(error.message, field=error.field, remedy=error.remedy) from error
-    values["learning_rate"] = values["learning_rate"] or LEARNING_RATES[tuning]
+    values["learning_rate"] = values["learning_rate"] or LEARNING_RATES[method][tuning]
     _fit_length(values, given, base)
     return Settled(chosen, values)
 

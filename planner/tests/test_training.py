@@ -77,7 +77,9 @@ def test_time_is_a_range_where_it_can_be_known_and_nothing_where_it_cannot() -> 
     assert training.speed_from_runs([90.0, 120.0, 100.0]) == Span(90.0, 120.0)
     assert training.speed_from_rate(QWEN3_06B, Job(), bf16_flops=None) is None
     # 2 cores at 1.7e12 a second: at most about 700 tokens a second at rank 16 by the matrix rate
-    speed = training.speed_from_rate(QWEN3_06B, Job(longest_tokens=512), bf16_flops=1_700_000_000_000)
+    speed = training.speed_from_rate(
+        QWEN3_06B, Job(longest_tokens=512), bf16_flops=1_700_000_000_000
+    )
     assert speed is not None
     assert 55 < speed.low < 75
     assert 275 < speed.high < 375

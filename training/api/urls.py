@@ -2,7 +2,7 @@
 
 from django.urls import URLPattern, URLResolver, path
 
-from training.api.views import datasets, evaluations, runs
+from training.api.views import datasets, evaluations, plans, runs
 
 RUN = "training-runs/<uuid:run_id>/"
 EVALUATION = "evaluations/<uuid:evaluation_id>/"
@@ -12,6 +12,8 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("datasets/<uuid:dataset_id>/", datasets.DatasetDetail.as_view()),
     path("datasets/<uuid:dataset_id>/versions/", datasets.VersionList.as_view()),
     path("dataset-versions/<uuid:version_id>/", datasets.VersionDetail.as_view()),
+    path("training-recipes/", plans.RecipeList.as_view()),
+    path("training-plans/", plans.TrainingPlanCreate.as_view()),
     path("training-runs/", runs.RunList.as_view()),
     path(RUN, runs.RunDetail.as_view()),
     path(f"{RUN}cancel/", runs.RunCancel.as_view()),

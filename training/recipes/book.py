@@ -47,9 +47,7 @@ def _schedule(warmup: float, source: str) -> dict[str, Setting]:
         "warmup_ratio": Setting(
             warmup, _("The first steps go slowly, until the optimizer knows its gradients."), source
         ),
-        "max_grad_norm": Setting(
-            1.0, _("Tames the rare long or odd example."), QWEN25
-        ),
+        "max_grad_norm": Setting(1.0, _("Tames the rare long or odd example."), QWEN25),
         "weight_decay": Setting(
             0.01, _("The optimizer's usual; a few passes need no stronger brake."), OURS
         ),
@@ -99,7 +97,10 @@ TENFOLD = _("Adapters bear and need about ten times the rate of all weights.")
 COMMON = _("What models of this family are commonly trained with.")
 GENTLE = _("Preferences move a trained model a little; higher rates break its language.")
 LARGE_RATE = _("Larger bases want a lower rate.")
-TRIED = _("The best of those tried on the bundled tiny model and its tasks.")
+TRIED = _("The best of those tried on the bundled tiny model and its task.")
+TRIED_GENTLY = _(
+    "Of those tried on the bundled tiny model a gentle one that orders most held-out answers rightly."
+)
 
 RECIPES: tuple[Recipe, ...] = (
     # Qwen3, whose makers' own tools give figures
@@ -268,7 +269,7 @@ RECIPES: tuple[Recipe, ...] = (
         tuning="lora",
         parameters_until=TINY,
         examples_a_step=SMALL_STEP,
-        settings=_rate(2e-3, TRIED, OURS) | THREE | WARMUP | ADAPTER,
+        settings=_rate(4e-3, TRIED, OURS) | THREE | WARMUP | ADAPTER,
     ),
     Recipe(
         name="tiny-sft-full",
@@ -278,7 +279,7 @@ RECIPES: tuple[Recipe, ...] = (
         tuning="full",
         parameters_until=TINY,
         examples_a_step=SMALL_STEP,
-        settings=_rate(5e-4, TRIED, OURS) | THREE | WARMUP,
+        settings=_rate(2e-3, TRIED, OURS) | THREE | WARMUP,
     ),
     Recipe(
         name="tiny-dpo-lora",
@@ -288,7 +289,7 @@ RECIPES: tuple[Recipe, ...] = (
         tuning="lora",
         parameters_until=TINY,
         examples_a_step=SMALL_STEP,
-        settings=_rate(5e-4, TRIED, OURS) | ONCE | LONG_WARMUP | ADAPTER | BETA,
+        settings=_rate(5e-4, TRIED_GENTLY, OURS) | ONCE | LONG_WARMUP | ADAPTER | BETA,
     ),
     Recipe(
         name="tiny-dpo-full",
@@ -298,7 +299,7 @@ RECIPES: tuple[Recipe, ...] = (
         tuning="full",
         parameters_until=TINY,
         examples_a_step=SMALL_STEP,
-        settings=_rate(5e-5, TRIED, OURS) | ONCE | LONG_WARMUP | BETA,
+        settings=_rate(5e-5, TRIED_GENTLY, OURS) | ONCE | LONG_WARMUP | BETA,
     ),
     Recipe(
         name="tiny-kto-lora",
@@ -308,7 +309,7 @@ RECIPES: tuple[Recipe, ...] = (
         tuning="lora",
         parameters_until=TINY,
         examples_a_step=SMALL_STEP,
-        settings=_rate(5e-4, TRIED, OURS) | ONCE | LONG_WARMUP | ADAPTER | KTO_BETA,
+        settings=_rate(1e-3, TRIED_GENTLY, OURS) | ONCE | LONG_WARMUP | ADAPTER | KTO_BETA,
     ),
     Recipe(
         name="tiny-kto-full",
@@ -318,6 +319,6 @@ RECIPES: tuple[Recipe, ...] = (
         tuning="full",
         parameters_until=TINY,
         examples_a_step=SMALL_STEP,
-        settings=_rate(5e-5, TRIED, OURS) | ONCE | LONG_WARMUP | KTO_BETA,
+        settings=_rate(1e-4, TRIED_GENTLY, OURS) | ONCE | LONG_WARMUP | KTO_BETA,
     ),
 )

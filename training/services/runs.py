@@ -15,19 +15,14 @@ from common.errors import DomainError, InvalidInput, NotFound
 from models_registry import services as registry
 from models_registry.choices import RevisionKind, Visibility
 from models_registry.models import Revision
-from trainer.errors import SpecError
-from trainer.spec import LEARNING_RATES, METHODS, Hyperparameters
 from training.choices import HOLDING, TERMINAL, RunStatus, Tuning
-from training.models import DatasetSplit, DatasetVersion, TrainingRun
-from training.services.dataset_versions import check_ready
+from training.models import TrainingRun
+from training.services import settling
 from training.services.datasets import check_name
 
-MAX_ACCELERATORS = 64
-TRAINABLE = (RevisionKind.BASE, RevisionKind.FULL)
 MAX_NOTES = 16  # pairs of metadata, of at most so many characters each: as OpenAI allows
 MAX_KEY, MAX_VALUE = 64, 512
 SUFFIX = re.compile(r"[A-Za-z0-9._-]{0,64}")
-RECIPE = re.compile(r"[A-Za-z0-9._-]{1,60}@[A-Za-z0-9._-]{1,30}")
 
 
 class RunIsOver(DomainError):
@@ -57,7 +52,8 @@ def create_training_run(
 ) -> TrainingRun:
     """Want a fine-tuning; it is placed as soon as accelerators are free.
 
-    Hyperparameters are kept in full, defaults written out, so that the row alone says how the run
+    Hyperparameters are kept in full, those of the recipe (`recipe` names one; else the default for
+    the base holds) and the trainer's defaults written out, so that the row alone says how the run
     was trained. Raises InvalidInput with the field at fault, NotFound for a base or a dataset
     that the organization may not see.
     """
@@ -69,46 +65,35 @@ def create_training_run(
         visibility=Visibility.PRIVATE,
         field="output_name",
     )
-    base = _base_revision(organization, base_revision_id)
-    version = _dataset_version(organization, dataset_version_id)
-    _check_split(version, "train_split", train_split)
-    if eval_split:
-        _check_split(version, "eval_split", eval_split)
-    if tuning not in Tuning.values:
-        raise InvalidInput(
-            f"{tuning!r} is no way of tuning.",
-            field="tuning",
-            remedy=f"Use one of {', '.join(Tuning.values)}.",
-        )
-    if not 1 <= accelerators <= MAX_ACCELERATORS:
-        raise InvalidInput(
-            f"{accelerators} accelerators cannot be asked for.",
-            field="accelerators",
-            remedy=f"Ask for 1 to {MAX_ACCELERATORS}.",
-        )
-    if method not in METHODS:
-        raise InvalidInput(
-            f"{method!r} is no method of training.",
-            field="method",
-            remedy=f"Use one of {', '.join(METHODS)}.",
-        )
+    asked = settling.check_asked(
+        organization=organization,
+        base_revision_id=base_revision_id,
+        dataset_version_id=dataset_version_id,
+        train_split=train_split,
+        eval_split=eval_split,
+        method=method,
+        tuning=tuning,
+        recipe=recipe,
+        hyperparameters=hyperparameters or {},
+        accelerators=accelerators,
+    )
+    base = asked.base
     start = _init_revision(organization, init_revision_id, base=base, tuning=tuning)
-    _check_notes(recipe=recipe, suffix=suffix, metadata=metadata or {})
-    settled = _settle(hyperparameters or {}, tuning=tuning, base=base)
+    _check_notes(suffix=suffix, metadata=metadata or {})
     with transaction.atomic():
         run = TrainingRun.objects.create(
             organization=organization,
             name=name,
             base_revision=base,
-            dataset_version=version,
+            dataset_version=asked.version,
             train_split=train_split,
             eval_split=eval_split,
             output_name=output_name,
             method=method,
             tuning=tuning,
-            hyperparameters=settled,
+            hyperparameters=asked.hyperparameters,
             init_revision=start,
-            recipe=recipe,
+            recipe=asked.recipe_key,
             suffix=suffix,
             metadata=dict(metadata or {}),
             accelerators_wanted=accelerators,
@@ -124,7 +109,8 @@ def create_training_run(
             object_name=name,
             after={
                 "base_revision": str(base),
-                "dataset_version": str(version),
+                "dataset_version": str(asked.version),
+                "recipe": asked.recipe_key,
                 "method": method,
                 "tuning": tuning,
                 "accelerators": accelerators,
@@ -239,57 +225,6 @@ def _steer(run: TrainingRun, action: str, *, actor: audit.Actor, now: datetime) 
         jobs.enqueue("training.place_run", run_id=str(run.pk))
 
 
-def _base_revision(organization: Organization, revision_id: UUID) -> Revision:
-    base = Revision.objects.of(organization).filter(pk=revision_id).first()
-    if base is None:
-        raise NotFound("No such revision.", field="base_revision")
-    if base.kind not in TRAINABLE:
-        raise InvalidInput(
-            f"{base} is of kind {base.kind}, which cannot be trained further.",
-            field="base_revision",
-            remedy="Choose a base model or a full fine-tune.",
-        )
-    return base
-
-
-def _dataset_version(organization: Organization, version_id: UUID) -> DatasetVersion:
-    rows = DatasetVersion.objects.filter(dataset__organization=organization)
-    version = rows.filter(pk=version_id).first()
-    if version is None:
-        raise NotFound("No such dataset version.", field="dataset_version")
-    check_ready(version)
-    return version
-
-
-def _check_split(version: DatasetVersion, field: str, name: str) -> None:
-    names = DatasetSplit.objects.filter(version=version).values_list("name", flat=True)
-    if name not in names:
-        raise InvalidInput(
-            f"{version} has no split {name!r}.",
-            field=field,
-            remedy=f"Use one of {', '.join(names)}.",
-        )
-
-
-def _settle(given: Mapping[str, Any], *, tuning: str, base: Revision) -> dict[str, Any]:
-    """All hyperparameters, written out. Raises InvalidInput naming `hyperparameters.<name>`."""
-    try:
-        values = Hyperparameters.from_json(given).to_json()
-    except SpecError as error:
-        raise InvalidInput(error.message, field=error.field, remedy=error.remedy) from error
-    values["learning_rate"] = values["learning_rate"] or LEARNING_RATES["sft"][tuning]
-    limit = base.context_length_tokens
-    if limit and values["max_length_tokens"] > limit:
-        if "max_length_tokens" in given:
-            raise InvalidInput(
-                f"{base} reads at most {limit} tokens, not {values['max_length_tokens']}.",
-                field="hyperparameters.max_length_tokens",
-                remedy=f"Give {limit} or less, or leave it out.",
-            )
-        values["max_length_tokens"] = limit
-    return values
-
-
 def _init_revision(
     organization: Organization, revision_id: UUID | None, *, base: Revision, tuning: str
 ) -> Revision | None:
@@ -314,12 +249,8 @@ def _init_revision(
     return start
 
 
-def _check_notes(*, recipe: str, suffix: str, metadata: Mapping[str, str]) -> None:
+def _check_notes(*, suffix: str, metadata: Mapping[str, str]) -> None:
     """What is kept for the asker alone. Raises InvalidInput."""
-    if recipe and not RECIPE.fullmatch(recipe):
-        raise InvalidInput(
-            f"{recipe!r} names no recipe.", field="recipe", remedy="Write it as name@version."
-        )
     if not SUFFIX.fullmatch(suffix):
         raise InvalidInput(
             f"{suffix!r} cannot be part of a model's name.",

@@ -1,38 +1,80 @@
-"""From what was asked for to hyperparameters in full: what was given, then the recipe's, then the
-trainer's own defaults."""
+"""What is asked of a run, checked and written out in full: the same for runs and for plans of them.
 
-from collections.abc import Mapping
+Hyperparameters are what was given, then the recipe's, then the trainer's own defaults.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
-from common.errors import InvalidInput
+from accounts.models import Organization
+from common.errors import InvalidInput, NotFound
+from models_registry.choices import RevisionKind
 from models_registry.models import Revision
 from trainer.errors import SpecError
-from trainer.spec import LEARNING_RATES, Hyperparameters
+from trainer.spec import DATA_KINDS, LEARNING_RATES, METHODS, Hyperparameters
 from training import recipes
+from training.choices import Tuning
+from training.models import DatasetSplit, DatasetVersion
 from training.recipes import Recipe
+from training.services.dataset_versions import check_ready
+
+MAX_ACCELERATORS = 64
+TRAINABLE = (RevisionKind.BASE, RevisionKind.FULL)
 
 
 @dataclass(frozen=True)
-class Settled:
+class Asked:
     """`recipe` is None where none fits and the trainer's own defaults hold."""
 
+    base: Revision
+    version: DatasetVersion
     recipe: Recipe | None
     hyperparameters: dict[str, Any]
 
     @property
     def recipe_key(self) -> str:
-        """"name@version", or ""."""
+        """name@version, or nothing."""
         return self.recipe.key if self.recipe is not None else ""
 
 
-def settle(
-    given: Mapping[str, Any], *, method: str, tuning: str, base: Revision, recipe: str = ""
-) -> Settled:
-    """All hyperparameters, written out; `recipe` names one, else the default for the base holds.
-
-    Raises InvalidInput naming `recipe` or `hyperparameters.<name>`.
-    """
+def check_asked(
+    *,
+    organization: Organization,
+    base_revision_id: UUID,
+    dataset_version_id: UUID,
+    train_split: str,
+    eval_split: str = "",
+    method: str = "sft",
+    tuning: str = Tuning.LORA,
+    recipe: str = "",
+    hyperparameters: Mapping[str, Any],
+    accelerators: int = 1,
+) -> Asked:
+    """Raises InvalidInput with the field at fault, NotFound for a base or a dataset that the
+    organization may not see."""
+    base = find_base(organization, base_revision_id)
+    version = _dataset_version(organization, dataset_version_id)
+    _check_split(version, "train_split", train_split)
+    if eval_split:
+        _check_split(version, "eval_split", eval_split)
+    _check_one_of("tuning", tuning, Tuning.values)
+    _check_one_of("method", method, METHODS)
+    if version.kind != DATA_KINDS[method]:
+        able = [name for name, kind in DATA_KINDS.items() if kind == version.kind]
+        raise InvalidInput(
+            f"{method} learns from lines of kind {DATA_KINDS[method]}; {version} holds lines of "
+            f"kind {version.kind}.",
+            field="method",
+            remedy=f"Use {' or '.join(able)}, or another dataset.",
+        )
+    if not 1 <= accelerators <= MAX_ACCELERATORS:
+        raise InvalidInput(
+            f"{accelerators} accelerators cannot be asked for.",
+            field="accelerators",
+            remedy=f"Ask for 1 to {MAX_ACCELERATORS}.",
+        )
     chosen = recipes.choose(
         recipe,
         method=method,
@@ -40,9 +82,57 @@ def settle(
         model_type=base.model_type,
         parameters=base.parameter_count,
     )
-    wanted = chosen.values_for(parameters=base.parameter_count) if chosen is not None else {}
-    # accumulation makes up a step together with the recipe's own batch: alone it means nothing
-    if "batch_size" in given and "gradient_accumulation" not in given:
+    values = _settle(hyperparameters, chosen, method=method, tuning=tuning, base=base)
+    return Asked(base, version, chosen, values)
+
+
+def find_base(organization: Organization, revision_id: UUID) -> Revision:
+    """A revision that can be trained on. Raises NotFound, InvalidInput (base_revision)."""
+    base = Revision.objects.of(organization).filter(pk=revision_id).first()
+    if base is None:
+        raise NotFound("No such revision.", field="base_revision")
+    if base.kind not in TRAINABLE:
+        raise InvalidInput(
+            f"{base} is of kind {base.kind}, which cannot be trained further.",
+            field="base_revision",
+            remedy="Choose a base model or a full fine-tune.",
+        )
+    return base
+
+
+def _dataset_version(organization: Organization, version_id: UUID) -> DatasetVersion:
+    rows = DatasetVersion.objects.filter(dataset__organization=organization)
+    version = rows.filter(pk=version_id).first()
+    if version is None:
+        raise NotFound("No such dataset version.", field="dataset_version")
+    check_ready(version)
+    return version
+
+
+def _check_split(version: DatasetVersion, field: str, name: str) -> None:
+    names = DatasetSplit.objects.filter(version=version).values_list("name", flat=True)
+    if name not in names:
+        raise InvalidInput(
+            f"{version} has no split {name!r}.",
+            field=field,
+            remedy=f"Use one of {', '.join(names)}.",
+        )
+
+
+def _check_one_of(field: str, value: str, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise InvalidInput(
+            f"{value!r} is no {field} of training.",
+            field=field,
+            remedy=f"Use one of {', '.join(allowed)}.",
+        )
+
+
+def _settle(
+    given: Mapping[str, Any], recipe: Recipe | None, *, method: str, tuning: str, base: Revision
+) -> dict[str, Any]:
+    wanted = recipe.values_for(parameters=base.parameter_count) if recipe is not None else {}
+    if "batch_size" in given:  # accumulation makes up a step together with the recipe's own batch
         wanted.pop("gradient_accumulation", None)
     try:
         values = Hyperparameters.from_json({**wanted, **given}).to_json()
@@ -50,7 +140,7 @@ def settle(
         raise InvalidInput(error.message, field=error.field, remedy=error.remedy) from error
     values["learning_rate"] = values["learning_rate"] or LEARNING_RATES[method][tuning]
     _fit_length(values, given, base)
-    return Settled(chosen, values)
+    return values
 
 
 def _fit_length(values: dict[str, Any], given: Mapping[str, Any], base: Revision) -> None:

@@ -6,7 +6,7 @@ from accounts.models import AuditEvent
 from accounts.tests.make import NOW, make_organization
 from common.errors import DomainError, InvalidInput, NotFound
 from models_registry.tests.make import make_revision
-from training import services
+from training import recipes, services
 from training.choices import RunStatus
 from training.models import TrainingRun
 from training.tests.make import make_run, make_version
@@ -18,7 +18,10 @@ def test_a_run_is_kept_with_all_its_hyperparameters_written_out(tmp_path: Path) 
     run = make_run(tmp_path, hyperparameters={"epochs": 2}, eval_split="heldout")
     assert run.status == RunStatus.PENDING
     assert run.hyperparameters["epochs"] == 2
-    assert run.hyperparameters["learning_rate"] == 2e-5  # the default of full tuning
+    assert run.recipe == "tiny-sft-full@1"  # the default for a base of this size
+    values = recipes.find(run.recipe).values_for(parameters=run.base_revision.parameter_count)
+    kept = {name: run.hyperparameters[name] for name in values}
+    assert kept == values | {"epochs": 2}
     assert run.hyperparameters["max_length_tokens"] == 512  # all that the base can read
     assert AuditEvent.objects.filter(action="training_run.create").count() == 1
 
@@ -95,3 +98,29 @@ def test_what_is_over_or_not_ours_cannot_be_cancelled(tmp_path: Path) -> None:
     with pytest.raises(DomainError) as refused:
         services.cancel_training_run(organization=run.organization, run_id=run.pk, now=NOW)
     assert refused.value.code == "run_is_over"
+
+
+def test_a_named_recipe_is_followed_and_what_is_given_wins(tmp_path: Path) -> None:
+    run = make_run(
+        tmp_path, recipe="sft-full", hyperparameters={"learning_rate": 3e-5, "batch_size": 2}
+    )
+    assert run.recipe == "sft-full@1"
+    assert run.hyperparameters["learning_rate"] == 3e-5
+    assert run.hyperparameters["warmup_ratio"] == 0.05
+    assert run.hyperparameters["gradient_accumulation"] == 1  # the recipe's goes with its batch
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"recipe": "nobodys"}, "recipe"),
+        ({"recipe": "sft-lora"}, "recipe"),  # of another tuning
+        ({"method": "dpo"}, "method"),  # the lines are conversations
+    ],
+)
+def test_recipes_and_methods_that_do_not_fit_are_refused(
+    tmp_path: Path, changes: dict[str, str], field: str
+) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        make_run(tmp_path, **changes)
+    assert refused.value.field == field

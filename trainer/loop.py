@@ -166,9 +166,9 @@ class Training:
         """Move the weights; returns the learning rate."""
         position = self._position
         begun = self._share_done()
-        factor = rate_factor(
-            self._given, begun=begun, done=max(begun, (position.step + 1) / self._plan.total_steps)
-        )
+        total = self._plan.total_steps
+        done = max(begun, (position.step + 1) / total)
+        factor = rate_factor(self._given, begun=begun, done=done, total_steps=total)
         rate = self._spec.learning_rate * factor
         self._optimizer.step(learning_rate=rate)
         position.step += 1

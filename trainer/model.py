@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from trainer import attention
+from trainer import adapters, attention
 from trainer.batches import Batch
 from trainer.errors import FailureReason, TrainingFailure
 from trainer.head import label_loss
@@ -87,7 +87,7 @@ def load_tokenizer(spec: TrainSpec) -> Any:
 
 
 def load_model(spec: TrainSpec) -> Loaded:
-    """Load the base and, for LoRA, put fresh adapters on it (seeded by the spec's seed)."""
+    """Load the base and, unless all of it is tuned, put adapters on it (`trainer.adapters`)."""
     check_folder(Path(spec.base_path))
     dtype = {"bfloat16": torch.bfloat16, "float32": torch.float32}[spec.dtype]
     try:
@@ -98,15 +98,17 @@ def load_model(spec: TrainSpec) -> Loaded:
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,
+            **adapters.base_options(spec),
         )
     except (OSError, ValueError, KeyError) as error:
         raise _unsupported(f"the model cannot be loaded: {error}") from error
-    model.to(spec.device)
+    if spec.tuning != "qlora":  # that one is loaded to where it stays
+        model.to(spec.device)
     body, head = model.base_model, model.get_output_embeddings()
     if body is model or not isinstance(head, torch.nn.Linear):
         raise _unsupported(f"{type(model).__name__} has no plain output head")
-    if spec.tuning == "lora":
-        model = _with_adapters(model, spec)
+    if spec.tuning != "full":
+        model = adapters.put_on(model, spec)
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     model.train()
     return Loaded(model, body, head, trained)
@@ -160,34 +162,6 @@ def save_result(loaded: Loaded, tokenizer: Any, folder: Path) -> None:
     loaded.model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's blank model card
-
-
-def _with_adapters(model: Any, spec: TrainSpec) -> Any:
-    import peft  # half a second that full tuning does without
-
-    given = spec.hyperparameters
-    torch.manual_seed(given.seed)
-    config = peft.LoraConfig(
-        task_type="CAUSAL_LM",
-        r=given.lora_rank,
-        lora_alpha=given.lora_alpha,
-        lora_dropout=given.lora_dropout,
-        target_modules=_linear_names(model),
-    )
-    # The optimizer keeps float32 masters, so the adapters compute in the base's dtype.
-    return peft.get_peft_model(model, config, autocast_adapter_dtype=False)
-
-
-def _linear_names(model: Any) -> list[str]:
-    """Last names of all linear layers but the head: what any server of adapters understands."""
-    head = model.get_output_embeddings()
-    return sorted(
-        {
-            name.rsplit(".", 1)[-1]
-            for name, layer in model.named_modules()
-            if isinstance(layer, torch.nn.Linear) and layer is not head
-        }
-    )
 
 
 def _unsupported(message: str) -> TrainingFailure:

@@ -106,19 +106,22 @@ class MasterAdamW:
                 torch._foreach_copy_(list(weights), list(masters))
 
 
-def rate_factor(given: Hyperparameters, *, begun: float, done: float) -> float:
+def rate_factor(given: Hyperparameters, *, begun: float, done: float, total_steps: int) -> float:
     """The share of the learning rate for a step that goes from `begun` to `done` of the run.
 
     Both are shares of the whole run, by steps or by time, whichever is further: a run bounded by
     `max_seconds` thus warms up, decays and ends where its time does.
     """
-    if begun < given.warmup_ratio:
-        return min(1.0, done / given.warmup_ratio)
-    left = min(1.0, max(0.0, (1 - begun) / (1 - given.warmup_ratio)))
+    warmup, least = given.warmup_ratio, given.min_learning_rate_ratio
+    if given.warmup_steps is not None:
+        warmup = min(1.0, given.warmup_steps / total_steps)
+    if begun < warmup:
+        return min(1.0, done / warmup)
+    left = min(1.0, max(0.0, (1 - begun) / (1 - warmup))) if warmup < 1 else 0.0
     match given.scheduler:
         case "linear":
-            return left
+            return least + (1 - least) * left
         case "cosine":
-            return 0.5 * (1 - math.cos(math.pi * left))
+            return least + (1 - least) * 0.5 * (1 - math.cos(math.pi * left))
         case _:
             return 1.0

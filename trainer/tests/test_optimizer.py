@@ -49,7 +49,28 @@ def test_updates_are_those_of_adamw() -> None:
 )
 def test_the_rate_warms_up_and_decays(scheduler: str, halfway: float, end: float) -> None:
     given = Hyperparameters(scheduler=scheduler, warmup_ratio=0.2)
-    assert rate_factor(given, begun=0.0, done=0.1) == pytest.approx(0.5)
-    assert rate_factor(given, begun=0.2, done=0.3) == pytest.approx(1.0)
-    assert rate_factor(given, begun=0.6, done=0.7) == pytest.approx(halfway)
-    assert rate_factor(given, begun=1.0, done=1.0) == pytest.approx(end)
+    assert factor(given, begun=0.0, done=0.1) == pytest.approx(0.5)
+    assert factor(given, begun=0.2, done=0.3) == pytest.approx(1.0)
+    assert factor(given, begun=0.6, done=0.7) == pytest.approx(halfway)
+    assert factor(given, begun=1.0, done=1.0) == pytest.approx(end)
+
+
+@pytest.mark.parametrize(("scheduler", "end"), [("linear", 0.1), ("cosine", 0.1), ("constant", 1)])
+def test_the_rate_ends_at_its_least(scheduler: str, end: float) -> None:
+    given = Hyperparameters(scheduler=scheduler, warmup_ratio=0.2, min_learning_rate_ratio=0.1)
+    assert factor(given, begun=0.2, done=0.3) == pytest.approx(1.0)
+    assert factor(given, begun=1.0, done=1.0) == pytest.approx(end)
+
+
+def test_steps_of_warming_up_stand_in_for_a_share_of_the_run() -> None:
+    given = Hyperparameters(scheduler="linear", warmup_ratio=0.5, warmup_steps=10)
+    assert factor(given, begun=0.0, done=0.01) == pytest.approx(0.1)
+    assert factor(given, begun=0.1, done=0.11) == pytest.approx(1.0)
+    none = Hyperparameters(scheduler="linear", warmup_steps=0)
+    assert factor(none, begun=0.0, done=0.01) == pytest.approx(1.0)
+    whole = Hyperparameters(warmup_steps=1000)
+    assert factor(whole, begun=0.99, done=1.0) == pytest.approx(1.0)
+
+
+def factor(given: Hyperparameters, *, begun: float, done: float) -> float:
+    return rate_factor(given, begun=begun, done=done, total_steps=100)

@@ -33,6 +33,7 @@ def test_a_spec_survives_the_way_through_json(tmp_path: Path) -> None:
 def test_the_learning_rate_follows_the_tuning_unless_given() -> None:
     assert TrainSpec.from_json(GIVEN | {"tuning": "lora"}).learning_rate == 2e-4
     assert TrainSpec.from_json(GIVEN | {"tuning": "full"}).learning_rate == 2e-5
+    assert TrainSpec.from_json(GIVEN | {"method": "dpo"}).learning_rate == 1e-5
     given = GIVEN | {"hyperparameters": {"learning_rate": 3e-3}}
     assert TrainSpec.from_json(given).learning_rate == 3e-3
 
@@ -61,6 +62,24 @@ def test_the_learning_rate_follows_the_tuning_unless_given() -> None:
         ({"hyperparameters": {"warmup_ratio": 1.0}}, "hyperparameters.warmup_ratio"),
         ({"hyperparameters": {"scheduler": "sine"}}, "hyperparameters.scheduler"),
         ({"hyperparameters": {"lr": 1e-3}}, "hyperparameters.lr"),
+        ({"hyperparameters": {"beta": 0}}, "hyperparameters.beta"),
+        ({"hyperparameters": {"label_smoothing": 0.5}}, "hyperparameters.label_smoothing"),
+        ({"hyperparameters": {"lora_variant": "ia3"}}, "hyperparameters.lora_variant"),
+        ({"hyperparameters": {"lora_targets": "q_proj,"}}, "hyperparameters.lora_targets"),
+        ({"hyperparameters": {"warmup_steps": -1}}, "hyperparameters.warmup_steps"),
+        ({"hyperparameters": {"keep_best": True}}, "hyperparameters.keep_best"),
+        (
+            {"eval_path": "/e.jsonl", "hyperparameters": {"early_stopping_evals": 2}},
+            "hyperparameters.early_stopping_evals",
+        ),
+        ({"method": "kto", "hyperparameters": {"batch_size": 1}}, "hyperparameters.batch_size"),
+        ({"ranks": 0}, "ranks"),
+        ({"tuning": "full", "init_path": "/data/adapter"}, "tuning"),
+        ({"tuning": "qlora"}, "tuning"),
+        (
+            {"tuning": "qlora", "device": "cuda", "hyperparameters": {"lora_variant": "dora"}},
+            "hyperparameters.lora_variant",
+        ),
     ],
 )
 def test_a_refusal_names_the_field_and_the_remedy(change: dict[str, Any], field: str) -> None:

@@ -5,16 +5,19 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from agent import memory_pressure
 from agent.supervisor import Life, ProcessSupervisor
-from trainer.host import Seen, Sighting
+from trainer.host import CheckSighting, Seen, Sighting
 from trainer.spec import TrainSpec
 
 PROJECT = Path(__file__).resolve().parent.parent
 LOG_TAIL_BYTES = 8000
 KILLS_FILE = "memory_kills_before"  # what count_kills said at the start
+REPORT = "report.json"  # of a check
 # What a trainer needs of the agent's environment; the platform's secrets are not among it.
 PASSED_ON = (
     "PATH",
@@ -40,6 +43,7 @@ class LocalTrainerHost:
         self.node_name = node_name
         self.cache = cache
         self._processes = ProcessSupervisor(root)
+        self._checks = ProcessSupervisor(root.with_name(root.name + "-checks"))
 
     def folder(self, name: str) -> Path:
         return self._processes.folder(name)
@@ -74,8 +78,34 @@ class LocalTrainerHost:
     def log_tail(self, name: str) -> str:
         return self._processes.log_tail(name, limit_bytes=LOG_TAIL_BYTES)
 
+    def start_check(
+        self, name: str, spec: Mapping[str, Any], *, environment: Mapping[str, str]
+    ) -> None:
+        if self._checks.observe(name).life is not Life.ABSENT:
+            return
+        kept = {key: os.environ[key] for key in PASSED_ON if key in os.environ}
+        told = dict(spec) | {"report": str(self._checks.folder(name) / REPORT)}
+        self._checks.start(
+            name,
+            [sys.executable, "-m", "engines.parity", str(self._checks.spec_path(name))],
+            env=kept | dict(environment),
+            cwd=PROJECT,
+            spec=json.dumps(told, indent=1),
+        )
+
+    def observe_check(self, name: str) -> CheckSighting:
+        life = self._checks.observe(name).life
+        report = None
+        if life is Life.EXITED:
+            with suppress(OSError, ValueError):
+                report = json.loads((self._checks.folder(name) / REPORT).read_text())
+        return CheckSighting(SEEN[life], report)
+
+    def stop_check(self, name: str) -> None:
+        self._checks.signal(name, signal.SIGKILL)
+
     def sweep(self, known: Callable[[frozenset[str]], Collection[str]]) -> frozenset[str]:
-        return self._processes.sweep_orphans(known)
+        return self._processes.sweep_orphans(known) | self._checks.sweep_orphans(known)
 
     def _attempt(self, name: str) -> int:
         """The attempt in the spec that the process was started with."""

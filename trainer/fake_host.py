@@ -3,8 +3,9 @@
 import shutil
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
+from typing import Any
 
-from trainer.host import Seen, Sighting
+from trainer.host import CheckSighting, Seen, Sighting
 from trainer.progress import Kind, ProgressWriter
 from trainer.spec import TrainSpec
 
@@ -24,6 +25,8 @@ class FakeTrainerHost:
         self.environments: list[dict[str, str]] = []
         self.stopped: list[tuple[str, bool]] = []  # (name, force), each call
         self.logs: dict[str, str] = {}
+        self.checks: dict[str, CheckSighting] = {}
+        self.checked: list[dict[str, Any]] = []  # specs of every check that was started
 
     def folder(self, name: str) -> Path:
         return self.root / "runs" / name
@@ -46,6 +49,18 @@ class FakeTrainerHost:
 
     def log_tail(self, name: str) -> str:
         return self.logs.get(name, "")
+
+    def start_check(
+        self, name: str, spec: Mapping[str, Any], *, environment: Mapping[str, str]
+    ) -> None:
+        self.checked.append(dict(spec))
+        self.checks.setdefault(name, CheckSighting(Seen.RUNNING))
+
+    def observe_check(self, name: str) -> CheckSighting:
+        return self.checks.get(name, CheckSighting(Seen.ABSENT))
+
+    def stop_check(self, name: str) -> None:
+        self.checks[name] = CheckSighting(Seen.EXITED)
 
     def sweep(self, known: Callable[[frozenset[str]], Collection[str]]) -> frozenset[str]:
         runs = self.root / "runs"

@@ -4,7 +4,7 @@ import enum
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from trainer.spec import TrainSpec
 
@@ -27,6 +27,14 @@ class Sighting:
     attempt: int = 0
     returncode: int | None = None
     memory_ran_out: bool = False
+
+
+@dataclass(frozen=True)
+class CheckSighting:
+    """One look at the comparison of a result with what was trained. `report` is what it wrote."""
+
+    seen: Seen
+    report: Mapping[str, Any] | None = None
 
 
 class TrainerHost(Protocol):
@@ -58,6 +66,19 @@ class TrainerHost(Protocol):
 
     def log_tail(self, name: str) -> str:
         """The last lines of what the trainer said."""
+        ...
+
+    def start_check(
+        self, name: str, spec: Mapping[str, Any], *, environment: Mapping[str, str]
+    ) -> None:
+        """Starts comparing the run's result, as `engines.parity` reads `spec`; its `report` is
+        filled in. Does nothing if one lives or has ended."""
+        ...
+
+    def observe_check(self, name: str) -> CheckSighting: ...
+
+    def stop_check(self, name: str) -> None:
+        """Kills it."""
         ...
 
     def sweep(self, known: Callable[[frozenset[str]], Collection[str]]) -> frozenset[str]:

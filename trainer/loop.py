@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import torch
 
-from trainer import checkpoint, model, objectives, reference, snapshots
+from trainer import checkpoint, model, objectives, parity, reference, snapshots
 from trainer.batches import StepPlan, eval_batches
 from trainer.checkpoint import Position
 from trainer.data import TokenSet
@@ -24,7 +24,6 @@ from trainer.keeping import Keeper, finished_before
 from trainer.optimizer import MasterAdamW, rate_factor
 from trainer.progress import Kind, ProgressWriter
 from trainer.pulse import Pulse
-from trainer.samples import Sampler
 from trainer.spec import TrainSpec
 from trainer.steps import Gradients, Steps, lines_of
 
@@ -83,7 +82,6 @@ class Training:
         self._plan = StepPlan(self._train.lengths, self._given)
         self._skipped: set[int] = set()  # steps whose loss was no number
         self._splits = spec.micro_batch_splits
-        self._sampler = Sampler.of(spec, self._tokenizer)
         self._load()
         self._check_tokens()
         self._compare()
@@ -111,7 +109,6 @@ class Training:
         if self._eval and not self._evaluate(self._eval):
             self._yield()
             return
-        self._sample(at_the_end=True)
         self._finish()
 
     # Stepping
@@ -128,7 +125,6 @@ class Training:
             if self._position.step in self._skipped:
                 self._position.step += 1
                 continue
-            self._sample()
             if not self._step():
                 return False
             every, step = self._given.eval_every_steps, self._position.step
@@ -299,20 +295,6 @@ class Training:
         logger.info("step %d eval loss %.4f", position.step, position.eval_loss)
         return True
 
-    def _sample(self, *, at_the_end: bool = False) -> None:
-        """Tell what the model answers to the fixed prompts; its time is not the training's."""
-        step, every = self._position.step, self._given.sample_every_steps
-        if self._sampler is None or not every or (step % every and not at_the_end):
-            return
-        begun = time.monotonic()
-        samples = self._sampler.ask(self._loaded, stopping=self._stopping)
-        self._progress.write(Kind.SAMPLE, step=step, samples=samples)
-        spent = time.monotonic() - begun
-        self._begun += spent
-        told_at, step, tokens = self._told
-        self._told = (told_at + spent, step, tokens)
-        self._pulse.skip()
-
     # Saving and resuming
 
     def _save(self) -> None:
@@ -399,8 +381,16 @@ class Training:
             "seconds_total": round(self._total_seconds(), 3),
             "output_path": self._spec.output_path,
         }
+        parity_record = parity.record(
+            self._loaded, self._tokenizer, self._eval or self._train, spec=self._spec
+        )
+
+        def fill(folder: Path) -> None:
+            model.save_result(self._loaded, self._tokenizer, folder)
+            parity.write(folder, parity_record)
+
         self._keeper.write_result(
-            lambda folder: model.save_result(self._loaded, self._tokenizer, folder),
+            fill,
             facts=facts | {"run_id": self._spec.run_id},
             total_bytes=sum(weight.nbytes for weight in self._loaded.model.parameters()),
             stopping=self._stopping,
@@ -456,8 +446,6 @@ class Training:
             "checkpoints_kept",
             "log_every_steps",
             "snapshots_kept",
-            "sample_every_steps",
-            "sample_prompts",
         ):
             del given[free]
         settled: dict[str, Any] = {

@@ -4,9 +4,15 @@ from datetime import datetime
 
 from chips import selectors as chips_selectors
 from chips import services as chips
+from common.errors import DomainError
+from trainer.errors import TrainingFailure
+from trainer.progress import Kind
 from training.choices import EventLevel, RunStatus
 from training.models import Checkpoint, TrainingEvent, TrainingRun
 from training.progress import Ending
+
+STOP_SECONDS = 30.0  # from SIGTERM to SIGKILL: a trainer saves a checkpoint in between
+MAX_FAILURES = 4  # trainers that died one after another without a new checkpoint
 
 # What a step of the reconciler may have changed, beside the status.
 OBSERVED = (
@@ -76,3 +82,12 @@ def end(
     run.save(update_fields=OBSERVED)
     run.transition(status, now=now, reason=reason, message=message)
     Checkpoint.objects.filter(run=run, pruned_at=None).update(pruned_at=now)
+
+
+def as_ending(error: Exception) -> Ending:
+    """What went wrong on the node itself, as a trainer would have put it."""
+    if isinstance(error, TrainingFailure):
+        return Ending(Kind.FAILED, error.reason, error.message, error.remedy)
+    if isinstance(error, DomainError):
+        return Ending("", error.code, error.message, error.remedy)
+    return Ending("", "node_error", f"The node could not do it: {error}.")

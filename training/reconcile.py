@@ -16,15 +16,22 @@ from chips import selectors as chips_selectors
 from common import leases
 from common.errors import DomainError
 from models_registry import cache, storage
-from models_registry import services as registry
-from models_registry.choices import RevisionKind, SourceKind
 from trainer.errors import FailureReason, TrainingFailure
 from trainer.host import Seen, Sighting, TrainerHost
 from trainer.progress import Kind
-from training import planning, progress
-from training.choices import HOLDING, TERMINAL, EventLevel, RunStatus, Tuning
+from training import planning, progress, publishing
+from training.choices import HOLDING, TERMINAL, EventLevel, RunStatus
 from training.models import TrainingRun
-from training.outcomes import OBSERVED, end, fail, release, tell
+from training.outcomes import (
+    MAX_FAILURES,
+    OBSERVED,
+    STOP_SECONDS,
+    as_ending,
+    end,
+    fail,
+    release,
+    tell,
+)
 from training.planning import RunFolders
 from training.progress import Ending, News
 
@@ -32,9 +39,7 @@ logger = logging.getLogger(__name__)
 
 S = RunStatus
 LEASE_SECONDS = 15.0  # kept while a step works; what a killed agent's run waits for its next step
-STOP_SECONDS = 30.0  # from SIGTERM to SIGKILL: a trainer saves a checkpoint in between
 LOADING_SECONDS = 1800.0  # a trainer may be silent while it reads its model and tokenizes its data
-MAX_FAILURES = 4  # trainers that died one after another without a new checkpoint
 # Trying again would end the same way.
 HOPELESS = frozenset(
     {
@@ -116,7 +121,7 @@ def step_run(run_id: UUID, *, host: TrainerHost, now: datetime) -> bool:
     with leases.kept(run, seconds=LEASE_SECONDS):
         sighting = host.observe(str(run.pk))
         if run.status == S.PUBLISHING:
-            return _step_publishing(run, host, sighting, now=now)
+            return publishing.step_publishing(run, host, sighting, now=now)
         if sighting.seen is Seen.RUNNING and (
             run.status == S.STOPPING or sighting.attempt != run.attempt
         ):
@@ -164,7 +169,7 @@ def _start(run: TrainingRun, host: TrainerHost, *, now: datetime) -> bool:
         host.start(spec, environment=planning.environment(devices))
     except (DomainError, TrainingFailure, OSError) as error:
         logger.warning("run %s cannot be started: %s", run.pk, error)
-        ending = _as_ending(error)
+        ending = as_ending(error)
         with leases.finish(run) as current:
             if isinstance(error, planning.CannotTrainThere) or not _may_retry(current, ending):
                 fail(current, ending, now=now)
@@ -313,56 +318,6 @@ def _split_micro_batches(run: TrainingRun, *, now: datetime) -> None:
     tell(run, "micro_batch_halved", text, level=EventLevel.WARN, now=now)
 
 
-def _step_publishing(
-    run: TrainingRun, host: TrainerHost, sighting: Sighting, *, now: datetime
-) -> bool:
-    """First the trainer must be gone, then its accelerators go back, then the result is kept."""
-    if sighting.seen is Seen.RUNNING:
-        since = run.status_changed_at or now
-        if now - since > timedelta(seconds=STOP_SECONDS):
-            host.stop(str(run.pk), force=True)
-        leases.release(run)
-        return False
-    if run.allocation is not None and run.allocation.released_at is None:
-        with leases.finish(run) as current:
-            release(current, reason="trained", now=now)
-        return True
-    if run.next_attempt_at is not None and now < run.next_attempt_at:
-        leases.release(run)
-        return False
-    try:
-        revision = registry.publish_folder(
-            organization=run.organization,
-            name=run.output_name,
-            folder=RunFolders(host.folder(str(run.pk))).output,
-            kind=RevisionKind.FULL if run.tuning == Tuning.FULL else RevisionKind.ADAPTER,
-            source_kind=SourceKind.TRAINING_RUN,
-            source=run.name,
-            parent=run.base_revision,
-            lineage=planning.lineage(run),
-            now=now,
-        )
-    except (DomainError, OSError) as error:
-        logger.warning("the result of run %s cannot be published: %s", run.pk, error)
-        _publish_again(run, _as_ending(error), now=now)
-        return False
-    with leases.finish(run) as current:
-        current.result_revision = revision
-        end(current, S.SUCCEEDED, "published", now=now)
-        tell(current, "published", f"The result is {revision}.", revision=str(revision.pk), now=now)
-    return False
-
-
-def _publish_again(run: TrainingRun, ending: Ending, *, now: datetime) -> None:
-    with leases.finish(run) as current:
-        current.failures += 1
-        current.next_attempt_at = now + timedelta(seconds=min(4**current.failures, 60))
-        current.status_reason, current.message = "publish_failed", ending.message
-        current.save(update_fields=OBSERVED)
-        if current.failures >= MAX_FAILURES:
-            fail(current, ending, now=now)
-
-
 def _seen(run: TrainingRun, sighting: Sighting) -> Seen:
     """What is seen of the present attempt: what an earlier one left behind is as good as nothing."""
     if sighting.seen is Seen.EXITED and sighting.attempt != run.attempt:
@@ -395,14 +350,6 @@ def _silent(run: TrainingRun, sighting: Sighting) -> Ending:
         return Ending("", "trainer_killed", text, "If nobody did it, look at the node's memory.")
     status = "" if code is None else f" with status {code}"
     return Ending("", "trainer_exited", f"The trainer ended{status}.", "See the end of its log.")
-
-
-def _as_ending(error: Exception) -> Ending:
-    if isinstance(error, TrainingFailure):
-        return Ending(Kind.FAILED, error.reason, error.message, error.remedy)
-    if isinstance(error, DomainError):
-        return Ending("", error.code, error.message, error.remedy)
-    return Ending("", "node_error", f"The node could not do it: {error}.")
 
 
 def _is_id(name: str) -> bool:

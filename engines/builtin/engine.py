@@ -70,6 +70,7 @@ class Engine:
     vocabulary: int
     fingerprint: str
     read_adapter: Callable[[Path], Adapter]  # raises ApiError; may be called from any thread
+    runner: StepRunner  # the scheduler's own; another may use it only where that never runs
 
     def answers(
         self, request: Request, *, ticket: object, adapter: Adapter | None = None
@@ -233,7 +234,35 @@ def load(spec: ServeSpec, *, publish: Callable[[News], None]) -> Engine:
         vocabulary=model.shape.vocabulary,
         fingerprint=f"builtin-torch-{torch.__version__}-{str(model.dtype).removeprefix('torch.')}",
         read_adapter=model.read_adapter,
+        runner=model.runner,
     )
+
+
+def merged_runner(spec: ServeSpec, adapter_folder: Path) -> StepRunner:
+    """A runner of the base with the adapter added to its weights, rounded once, as a merge to a
+    folder would. Raises CannotServe, ApiError."""
+    torch.set_num_threads(spec.threads)
+    config = read_config(spec.model_path)
+    if not has_own_forward(config):
+        raise CannotServe("no_merge", "models run by transformers' modules are not merged here")
+    shape = read_shape(config)
+    dtype = serving_dtype(spec.dtype, stored=shape.stored_dtype, device=spec.device)
+    weights = load_weights(spec.model_path, shape, device=spec.device, dtype=dtype)
+    sites = list_sites(weights)
+    device = weights.final_norm.device
+    adapter = read_adapter(adapter_folder, sites=sites, device=device, dtype=torch.float32)
+    for index, pair in adapter.pairs.items():
+        projection = sites[index].projection
+        if projection.weight is None:
+            raise CannotServe("no_merge", "these weights are packed and cannot be added to")
+        added = torch.addmm(projection.weight.float(), pair.up, pair.down)
+        projection.weight = added.to(dtype)
+    context, slots = min(spec.max_context_tokens, shape.max_positions), spec.max_concurrency
+    blocks = slots * blocks_for(context)
+    cache = BlockCache(
+        shape, blocks=blocks, slots=slots, context=context, device=spec.device, dtype=dtype
+    )
+    return Runner(Decoder(shape, weights, context=context), cache, Adaptations([]))
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,15 @@ from models_registry.models import (
 
 
 class AliasBody(serializers.ModelSerializer):
+    parity = serializers.CharField(
+        source="revision.parity_status",
+        read_only=True,
+        help_text="passed, or unchecked; empty for what was not trained here.",
+    )
+
     class Meta:
         model = Alias
-        fields = ["name", "revision", "moved_at"]
+        fields = ["name", "revision", "parity", "moved_at"]
 
 
 class RegisteredModelBody(serializers.ModelSerializer):
@@ -90,9 +96,20 @@ class RevisionDetail(RevisionBody):
     evaluation_results = EvaluationResultBody(many=True, read_only=True)
     facts = serializers.JSONField(read_only=True)
     lineage = serializers.JSONField(read_only=True)
+    parity = serializers.JSONField(
+        read_only=True,
+        help_text="Of a trained revision: passed (null: not known), reason, checks, and hashes.",
+    )
 
     class Meta(RevisionBody.Meta):
-        fields = [*RevisionBody.Meta.fields, "facts", "lineage", "files", "evaluation_results"]
+        fields = [
+            *RevisionBody.Meta.fields,
+            "facts",
+            "lineage",
+            "parity",
+            "files",
+            "evaluation_results",
+        ]
 
 
 class LineageNodeBody(serializers.Serializer):
@@ -144,9 +161,3 @@ class ImportRequest(serializers.Serializer):
 
 class AliasRequest(serializers.Serializer):
     revision = serializers.UUIDField()
-    override_reason = serializers.CharField(
-        max_length=500,
-        default="",
-        allow_blank=True,
-        help_text="Of operators: why the alias moves although its gate is not passed.",
-    )

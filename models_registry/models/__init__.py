@@ -1,4 +1,3 @@
-from models_registry.models.alias_gate import AliasGate
 from models_registry.models.artifact import Artifact, Blob
 from models_registry.models.evaluation_result import EvaluationResult
 from models_registry.models.registered_model import Alias, RegisteredModel
@@ -7,7 +6,6 @@ from models_registry.models.revision_import import RevisionImport
 
 __all__ = [
     "Alias",
-    "AliasGate",
     "Artifact",
     "Blob",
     "EvaluationResult",

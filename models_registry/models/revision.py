@@ -48,6 +48,11 @@ class Revision(Identified):
     licence = models.CharField(max_length=80, blank=True, default="")
     size_bytes = models.BigIntegerField(default=0)
     facts = models.JSONField(default=dict, blank=True)
+    parity = models.JSONField(
+        default=dict,
+        blank=True,
+        help_text="Whether what is served of a trained result is what was trained.",
+    )
     created_at = models.DateTimeField()
 
     objects = RevisionQuerySet.as_manager()
@@ -69,3 +74,10 @@ class Revision(Identified):
 
     def __str__(self) -> str:
         return f"{self.registered_model}:{self.number}"
+
+    @property
+    def parity_status(self) -> str:
+        """passed, failed or unchecked; empty for what was not trained here."""
+        if self.source_kind != SourceKind.TRAINING_RUN:
+            return ""
+        return {True: "passed", False: "failed"}.get(self.parity.get("passed"), "unchecked")

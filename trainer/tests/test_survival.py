@@ -9,12 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
-from trainer import checkpoint, keeping, loop, model
+from trainer import checkpoint, keeping, loop, model, parity
 from trainer.__main__ import attempt
 from trainer.batches import Batch
+from trainer.data import Example
 from trainer.spec import TrainSpec
 from trainer.steps import cut
 from trainer.tests.make import (
@@ -298,3 +301,36 @@ def test_a_checkpoint_holds_all_that_a_run_needs(undisturbed: TrainSpec, tmp_pat
     with checkpoint._TensorFile(kept / "tensors.safetensors") as file:
         names = {name.partition(":")[0] for name in file.names}
     assert names == {"weight", "step", "exp_avg", "exp_avg_sq"}
+
+
+# What its result says of itself
+
+
+def test_a_result_says_what_its_model_made_of_some_prompts(
+    undisturbed: TrainSpec, base: Path
+) -> None:
+    told = json.loads((Path(undisturbed.output_path) / "parity.json").read_text())
+    assert len(told["prompts"]) == 8  # all that is held out
+    served = AutoModelForCausalLM.from_pretrained(undisturbed.output_path)
+    untrained = AutoModelForCausalLM.from_pretrained(base)
+    for prompt in told["prompts"]:
+        tokens, count = prompt["tokens"], len(prompt["logprobs"])
+        assert count == min(16, len(tokens) - 1)
+        found = []
+        for which in (served, untrained):
+            logits = which(torch.tensor([tokens])).logits[0, -count - 1 : -1]
+            picked = logits.log_softmax(-1).gather(1, torch.tensor(tokens[-count:])[:, None])
+            found.append(picked[:, 0].tolist())
+        assert prompt["logprobs"] == pytest.approx(found[0], abs=1e-4)
+        assert prompt["logprobs"] != pytest.approx(found[1], abs=1e-1)
+
+
+def test_prompts_are_spread_evenly_and_cut() -> None:
+    rows = [Example(np.arange(1, 400, dtype=np.int32), np.arange(399) == 300) for _ in range(100)]
+    rows[0] = Example(np.arange(5, dtype=np.int32), np.arange(5) == 3)
+    chosen = parity.choose(rows)
+    assert len(chosen) == parity.PROMPTS
+    assert chosen[0].tokens.tolist() == [0, 1, 2, 3]
+    assert chosen[0].marks.tolist() == [False, True, True, True]
+    assert all(len(each.tokens) == parity.LONGEST_TOKENS for each in chosen[1:])
+    assert all(each.marks.sum() == parity.SCORED_TOKENS for each in chosen[1:])

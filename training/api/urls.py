@@ -2,7 +2,7 @@
 
 from django.urls import URLPattern, URLResolver, path
 
-from training.api.views import datasets, evaluations, gates, plans, runs
+from training.api.views import datasets, evaluations, plans, runs
 
 RUN = "training-runs/<uuid:run_id>/"
 EVALUATION = "evaluations/<uuid:evaluation_id>/"
@@ -27,7 +27,4 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path(EVALUATION, evaluations.EvaluationDetail.as_view()),
     path(f"{EVALUATION}cancel/", evaluations.EvaluationCancel.as_view()),
     path(f"{EVALUATION}answers/", evaluations.EvaluationAnswers.as_view()),
-    path("evaluation-metrics/", evaluations.MetricKinds.as_view()),
-    path("models/<uuid:model_id>/gates/", gates.GateList.as_view()),
-    path("models/<uuid:model_id>/gates/<slug:alias>/", gates.GateDetail.as_view()),
 ]

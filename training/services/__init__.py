@@ -11,7 +11,6 @@ from training.services.evaluations import (
     cancel_evaluation,
     create_evaluation,
 )
-from training.services.gates import set_alias_gate
 from training.services.runs import (
     RunIsOver,
     cancel_training_run,
@@ -32,6 +31,5 @@ __all__ = [
     "create_training_run",
     "pause_training_run",
     "resume_training_run",
-    "set_alias_gate",
     "upload_version",
 ]

@@ -5,12 +5,16 @@ from pathlib import Path
 
 import pytest
 
+from accounts.tests.make import NOW
 from chips.models import Node
 from chips.tests.make import make_allocation, make_node
 from common.errors import DomainError
+from models_registry import services as registry
+from models_registry.models import Revision
 from planner.placement import AcceleratorRequest
+from trainer.host import CheckSighting, Seen
 from trainer.progress import Kind
-from training import placing, reconcile, services
+from training import parity, placing, reconcile, services
 from training.choices import EventLevel, RunStatus
 from training.models import Checkpoint, TrainingEvent
 from training.tests.test_reconcile import Scene
@@ -272,3 +276,86 @@ def test_what_a_trainer_halved_itself_is_kept_for_the_next(scene: Scene) -> None
         ("disk_full", "No room."),
         ("out_of_memory", "Cut into 4."),
     ]
+
+
+# Parity
+
+PASSED = {"way": "full", "passed": True, "max_abs_logprob_diff": 0.01, "reason": ""}
+REPORT = {"prompts": 32, "dtype": "bfloat16", "template_sha256": "t", "tokenizer_sha256": "k"}
+
+
+def to_compare(scene: Scene) -> None:
+    """Trained, with a record to compare with; its comparison has begun."""
+    scene.begin()
+    scene.finish_training()
+    scene.host.write_result({"parity.json": '{"dtype": "bfloat16", "prompts": []}'})
+    scene.settle()
+
+
+def publish(scene: Scene, checks: list[dict[str, object]] | None) -> Revision:
+    report = None if checks is None else REPORT | {"checks": checks}
+    scene.host.checks[scene.name] = CheckSighting(Seen.EXITED, report)
+    scene.settle()
+    revision = scene.run.result_revision
+    assert revision is not None, scene.run.message
+    return revision
+
+
+def promote(revision: Revision) -> None:
+    registry.move_alias(
+        organization=revision.registered_model.organization,
+        model_id=revision.registered_model_id,
+        alias="champion",
+        revision_id=revision.pk,
+        now=NOW,
+    )
+
+
+def test_a_result_is_compared_before_its_accelerators_go_back(scene: Scene) -> None:
+    to_compare(scene)
+    assert (scene.run.status, scene.held()) == (S.PUBLISHING, 1)
+    (asked,) = scene.host.checked
+    assert asked["result"].endswith("output")
+    assert (asked["is_adapter"], asked["device"], asked["dtype"]) == (False, "cpu", "bfloat16")
+    assert asked["cores"] == [0]
+    revision = publish(scene, [PASSED])
+    assert scene.held() == 0
+    assert revision.parity_status == "passed"
+    assert revision.parity["base_commit"] == scene.run.base_revision.commit
+    assert revision.parity["max_abs_logprob_diff"] == 0.01
+    assert revision.parity["template_sha256"] == "t"
+    promote(revision)
+
+
+def test_one_that_is_served_otherwise_than_trained_is_not_promoted(scene: Scene) -> None:
+    to_compare(scene)
+    wrong = {"way": "merged", "passed": False, "max_abs_logprob_diff": 3.0, "reason": "off by 3"}
+    revision = publish(scene, [PASSED, wrong])
+    assert revision.parity_status == "failed"
+    with pytest.raises(DomainError) as refused:
+        promote(revision)
+    assert refused.value.code == "parity_failed"
+    assert "as merged: off by 3" in refused.value.message
+    assert refused.value.remedy
+    (told,) = events(scene, "parity")
+    assert told.level == EventLevel.ERROR
+
+
+@pytest.mark.parametrize("checks", [None, [{"way": "adapter", "passed": None, "reason": "DoRA"}]])
+def test_what_could_not_be_compared_is_told_and_may_be_promoted(scene: Scene, checks) -> None:
+    to_compare(scene)
+    revision = publish(scene, checks)
+    assert revision.parity_status == "unchecked"
+    assert revision.parity["reason"]
+    promote(revision)
+    (told,) = events(scene, "parity")
+    assert told.level == EventLevel.WARN
+
+
+def test_a_comparison_that_takes_for_ever_is_given_up(scene: Scene) -> None:
+    to_compare(scene)
+    scene.settle(seconds=parity.CHECK_SECONDS + 1)
+    assert scene.run.status == S.SUCCEEDED
+    revision = scene.run.result_revision
+    assert revision is not None
+    assert revision.parity_status == "unchecked"

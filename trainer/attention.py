@@ -1,129 +1,206 @@
-"""Causal attention for short rows on CPU, as plain matrix products; rows may share a beginning.
+"""Causal attention over documents on one line: every document sees itself, none sees another.
 
-PyTorch's fused CPU attention is made for long rows: its backward in bfloat16 takes several times
-as long as the products themselves up to a few hundred tokens. One core with avx512_bf16, 2,048
-tokens, 4 query and 2 key heads of 64, forward + backward in ms, fused against products:
-rows of 64 33 / 8, 128 39 / 11, 256 30 / 16, 512 65 / 47, 1,024 75 / 84. In float32 the fused
-one is level or ahead, so the products serve bfloat16 alone.
+A line is [shared beginning | document 1 | document 2 ...]. Documents of one dataset often begin with
+the same system prompt, and causal attention makes the hidden states of that beginning equal in
+all of them, so it is computed once: it attends to itself, each document to it and to its own past.
+That is exact, gradients included, and so is keeping documents apart: there is no mask, each one's
+scores are made for itself alone.
 
-Examples of one dataset often begin with the same system prompt. Causal attention makes the hidden
-states of that beginning equal in all of them, so it need be computed once: such a batch is laid
-out as one line [shared beginning | row 1 | row 2 | ...], the rows padded to one length, and each
-row attends to the shared beginning and to itself. That is exact, gradients included.
+On CPUs in bfloat16 this is compiled code (`trainer/kernels/attention.c`), norms and rotation of the
+heads in it; elsewhere torch's fused attention, document by document.
 """
 
 from __future__ import annotations
 
+import ctypes
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
-from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
+from torch.nn import functional
 
-NAME = "trainer_causal"
-SHORT_TOKENS = 512
+from trainer.kernels import library
 
-
-def register() -> str:
-    """Make the implementation known to transformers; returns the name to load a model with."""
-    AttentionInterface.register(NAME, _attend)
-    AttentionMaskInterface.register(NAME, sdpa_mask)
-    return NAME
+address = library.address
 
 
-def _attend(
-    module: torch.nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    dropout: float = 0.0,
-    scaling: float | None = None,
-    **rest: Any,
-) -> tuple[torch.Tensor, None]:
-    """[rows, heads, tokens, width] -> [rows, tokens, heads, width]; transformers' own contract.
+@dataclass(frozen=True)
+class Heads:
+    """How a layer's joined rows [queries | keys | values] divide, and what is done to the heads."""
 
-    With `shared_tokens` and `rows` in `rest` the layout is that of a shared beginning.
-    """
-    shared, rows = rest.pop("shared_tokens", 0), rest.pop("rows", 0)
-    if shared:
-        scale = query.shape[3] ** -0.5 if scaling is None else scaling
-        return shared_causal_attention(
-            query, key, value, shared=shared, rows=rows, scale=scale
-        ), None
-    tokens = query.shape[2]
-    short = tokens == key.shape[2] and tokens <= SHORT_TOKENS
-    on_cpu = query.device.type == "cpu" and query.dtype == torch.bfloat16
-    if not (short and on_cpu and attention_mask is None and dropout == 0.0):
-        attended: tuple[torch.Tensor, None] = sdpa_attention_forward(
-            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **rest
+    heads: int
+    key_heads: int
+    size: int
+    scale: float
+    epsilon: float
+    query_norm: torch.Tensor | None  # [size], Qwen3's
+    key_norm: torch.Tensor | None
+
+
+@dataclass(frozen=True)
+class Line:
+    """Where documents lie on a line of tokens, and each token's rotation."""
+
+    starts: torch.Tensor  # [documents + 1] int64 on the CPU: each one's first token, and the end
+    shared: int  # tokens of the shared beginning
+    cos: torch.Tensor  # [tokens, size / 2] float32
+    sin: torch.Tensor
+
+
+def attend(joined: torch.Tensor, heads: Heads, line: Line) -> torch.Tensor:
+    """[tokens, (heads + 2 key heads) * size] -> [tokens, heads * size]."""
+    if library.usable(joined) is not None and heads.size % library.HEAD_SIZES == 0:
+        attended: torch.Tensor = _Attend.apply(
+            joined, heads.query_norm, heads.key_norm, heads, line
         )
         return attended
-    scale = query.shape[3] ** -0.5 if scaling is None else scaling
-    return short_causal_attention(query, key, value, scale=scale), None
+    return _attend_plainly(joined, heads, line)
 
 
-def short_causal_attention(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, scale: float
+class _Attend(torch.autograd.Function):  # type: ignore[misc] # torch is Any to mypy
+    @staticmethod
+    def forward(
+        ctx: Any,
+        joined: torch.Tensor,
+        query_norm: torch.Tensor | None,
+        key_norm: torch.Tensor | None,
+        heads: Heads,
+        line: Line,
+    ) -> torch.Tensor:
+        joined = joined.contiguous()
+        parts = _split(joined, heads, line)
+        out = joined.new_empty(len(joined), heads.heads * heads.size)
+        logs = joined.new_empty(heads.heads, len(joined), dtype=torch.float32)
+        failed = library.load().attend(
+            _line_of(joined, heads, line), *map(address, parts), address(out), address(logs)
+        )
+        _check(failed)
+        # Queries and keys are made again in backward: a third of the memory, a hundredth of the time.
+        ctx.save_for_backward(joined, out, logs, query_norm, key_norm)
+        ctx.heads, ctx.line = heads, line
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *slopes: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        joined, out, logs, query_norm, key_norm = ctx.saved_tensors
+        heads, line = ctx.heads, ctx.line
+        parts = _split(joined, heads, line)
+        part_slopes = [torch.empty_like(part) for part in parts]
+        failed = library.load().attend_back(
+            _line_of(joined, heads, line),
+            *map(address, (*parts, out, logs, slopes[0].contiguous(), *part_slopes)),
+        )
+        _check(failed)
+        threads = torch.get_num_threads()
+        of_norms = None
+        if ctx.needs_input_grad[1]:
+            of_norms = joined.new_zeros(threads, 2, heads.size, dtype=torch.float32)
+        of_joined = torch.empty_like(joined)
+        library.load().join_heads_back(
+            _heads_of(joined, heads, line),
+            *map(address, (joined, *part_slopes, of_joined, of_norms)),
+        )
+        if of_norms is None:
+            return of_joined, None, None, None, None
+        of_query, of_key = of_norms.sum(0)
+        return of_joined, of_query.to(query_norm.dtype), of_key.to(key_norm.dtype), None, None
+
+
+def _split(
+    joined: torch.Tensor, heads: Heads, line: Line
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Queries, keys and values as [head, token, size], normed and turned."""
+    tokens = len(joined)
+    queries = joined.new_empty(heads.heads, tokens, heads.size)
+    keys = joined.new_empty(heads.key_heads, tokens, heads.size)
+    values = torch.empty_like(keys)
+    library.load().split_heads(
+        _heads_of(joined, heads, line), *map(address, (joined, queries, keys, values))
+    )
+    return queries, keys, values
+
+
+def _heads_of(joined: torch.Tensor, heads: Heads, line: Line) -> Any:
+    return ctypes.byref(
+        library.Heads(
+            tokens=len(joined),
+            heads=heads.heads,
+            key_heads=heads.key_heads,
+            size=heads.size,
+            query_weight=address(heads.query_norm),
+            key_weight=address(heads.key_norm),
+            cos=address(line.cos),
+            sin=address(line.sin),
+            epsilon=heads.epsilon,
+            threads=torch.get_num_threads(),
+        )
+    )
+
+
+def _line_of(joined: torch.Tensor, heads: Heads, line: Line) -> Any:
+    return ctypes.byref(
+        library.Line(
+            tokens=len(joined),
+            heads=heads.heads,
+            key_heads=heads.key_heads,
+            size=heads.size,
+            shared=line.shared,
+            segments=len(line.starts) - 1,
+            starts=address(line.starts),
+            threads=torch.get_num_threads(),
+            scale=heads.scale,
+        )
+    )
+
+
+def _check(failed: int) -> None:
+    if failed:
+        raise MemoryError("no memory for the scores of one thread's rows")
+
+
+def _attend_plainly(joined: torch.Tensor, heads: Heads, line: Line) -> torch.Tensor:
+    query_width, key_width = heads.heads * heads.size, heads.key_heads * heads.size
+    queries, keys, values = (
+        part.view(len(joined), -1, heads.size)
+        for part in joined.split([query_width, key_width, key_width], dim=-1)
+    )
+    if heads.query_norm is not None:
+        queries = functional.rms_norm(queries, (heads.size,), heads.query_norm, heads.epsilon)
+        keys = functional.rms_norm(keys, (heads.size,), heads.key_norm, heads.epsilon)
+    cos, sin = (part.to(joined.dtype)[:, None] for part in (line.cos, line.sin))
+    queries, keys = _turned(queries, cos, sin), _turned(keys, cos, sin)
+    starts, shared, scale = line.starts.tolist(), line.shared, heads.scale
+    pieces = []
+    if shared:
+        pieces.append(_causal(queries[:shared], keys[:shared], values[:shared], scale=scale))
+    for start, end in pairwise(starts):
+        own_keys, own_values = keys[start:end], values[start:end]
+        if shared:
+            own_keys = torch.cat([keys[:shared], own_keys])
+            own_values = torch.cat([values[:shared], own_values])
+        pieces.append(_causal(queries[start:end], own_keys, own_values, scale=scale))
+    return torch.cat(pieces).flatten(1)
+
+
+def _turned(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    low, high = x.chunk(2, dim=-1)
+    return torch.cat([low * cos - high * sin, high * cos + low * sin], dim=-1)
+
+
+def _causal(
+    queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, *, scale: float
 ) -> torch.Tensor:
-    """Query heads that share a key head go through one product as further rows of it."""
-    rows, heads, tokens, width = query.shape
-    key_heads = key.shape[1]
-    groups = rows * key_heads
-    stacked = query.reshape(groups, heads // key_heads * tokens, width)
-    scores = torch.bmm(stacked, key.reshape(groups, tokens, width).transpose(1, 2))
-    scores = scores.view(groups, heads // key_heads, tokens, tokens)
-    shares = torch.softmax(scores * scale + _later(tokens, like=query), dim=-1)  # float32 inside
-    mixed = torch.bmm(
-        shares.view(groups, heads // key_heads * tokens, tokens),
-        value.reshape(groups, tokens, width),
+    """[tokens, heads, size]; keys may begin with some that every query sees."""
+    tokens, before = len(queries), len(keys) - len(queries)
+    mask = None
+    if before:
+        mask = torch.ones(tokens, len(keys), dtype=torch.bool, device=queries.device).tril(before)
+    attended = functional.scaled_dot_product_attention(
+        *(part.transpose(0, 1)[None] for part in (queries, keys, values)),
+        attn_mask=mask,
+        is_causal=mask is None,
+        scale=scale,
+        enable_gqa=queries.shape[1] != keys.shape[1],
     )
-    return mixed.view(rows, heads, tokens, width).transpose(1, 2).contiguous()
-
-
-def shared_causal_attention(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    *,
-    shared: int,
-    rows: int,
-    scale: float,
-) -> torch.Tensor:
-    """[1, heads, shared + rows * own, width] -> [1, shared + rows * own, heads, width]."""
-    _, heads, tokens, width = query.shape
-    groups, own = key.shape[1], (tokens - shared) // rows
-    per_group = heads // groups
-    beginning = short_causal_attention(
-        query[:, :, :shared], key[:, :, :shared], value[:, :, :shared], scale=scale
-    )
-    asked = query[0, :, shared:].reshape(groups, per_group, rows, own, width)
-    asked = asked.transpose(1, 2).contiguous()  # [groups, rows, per_group, own, width]
-    to_shared = torch.bmm(asked.view(groups, -1, width), key[0, :, :shared].transpose(1, 2))
-    to_own = torch.bmm(
-        asked.view(groups * rows, -1, width),
-        key[0, :, shared:].reshape(groups * rows, own, width).transpose(1, 2),
-    ).view(groups, rows, per_group, own, own)
-    scores = torch.cat(
-        [
-            to_shared.view(groups, rows, per_group, own, shared) * scale,
-            to_own * scale + _later(own, like=query),
-        ],
-        dim=-1,
-    )
-    of_shared, of_own = torch.softmax(scores, dim=-1).split([shared, own], dim=-1)
-    mixed = torch.bmm(of_shared.reshape(groups, -1, shared), value[0, :, :shared])
-    mixed = mixed.view(groups * rows, -1, width) + torch.bmm(
-        of_own.reshape(groups * rows, -1, own),
-        value[0, :, shared:].reshape(groups * rows, own, width),
-    )
-    # [groups, rows, per_group, own, width] -> [rows, own, groups, per_group, width]
-    ordered = mixed.view(groups, rows, per_group, own, width).permute(1, 3, 0, 2, 4)
-    return torch.cat([beginning, ordered.reshape(1, rows * own, heads, width)], dim=1)
-
-
-def _later(tokens: int, *, like: torch.Tensor) -> torch.Tensor:
-    """-inf where a key comes after its query."""
-    full = torch.full((tokens, tokens), float("-inf"), dtype=like.dtype, device=like.device)
-    return full.triu(1)
+    return attended[0].transpose(0, 1)

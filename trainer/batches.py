@@ -1,16 +1,17 @@
 """Which examples make a step, and the tensors of a micro-batch.
 
-Examples of like length share a micro-batch and are padded on the right. Under causal attention no
-token sees what comes after it, so the padding needs no mask, costs a few percent, and examples
-cannot see each other: every one has a row of its own. With `packing`, a micro-batch holds as many
-rows as fit in `batch_size * max_length_tokens`; without, always `batch_size` of them.
+The documents of a micro-batch follow each other on one line and stay apart (`trainer.attention`), so
+there is no padding and no token sees another document. A micro-batch is `batch_size` examples;
+with `packing` it is `batch_size` rows of `max_length_tokens`, each filled with whole documents, so
+that steps of short examples are as large as those of long ones.
 
-Where all rows of a micro-batch begin with the same tokens, that beginning may be laid out once
-(see `trainer.attention`): [shared | row 1 | row 2 ...] on one line.
+Where all documents of a micro-batch begin with the same tokens, that beginning is laid out once:
+[shared beginning | document 1 | document 2 ...].
 """
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import math
 import random
@@ -20,26 +21,27 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from trainer.attention import SHORT_TOKENS
 from trainer.data import Example
 from trainer.spec import Hyperparameters
 
-# Examples are sorted by length within a random pool of this many steps: enough for little padding
-# and little enough for steps to stay mixed.
+# Examples are sorted by length within a random pool of this many steps: models whose forward pass
+# is not ours pad them to rows, and steps stay mixed.
 _POOL_STEPS = 16
 
-_LEAST_SHARED = 8  # below this the other layout costs as much as it saves
+_LEAST_SHARED = 8  # below this sharing costs as much as it saves
 
 Step = list[list[int]]  # micro-batches of example numbers
 
 
 @dataclass(frozen=True)
 class Batch:
-    ids: torch.Tensor  # [rows, longest], padded on the right with 0; [1, places] when shared
-    positions: torch.Tensor  # [labels]: flat places in `ids` whose next token is learnt
+    """Documents on one line of tokens."""
+
+    ids: torch.Tensor  # [places]: the shared beginning, then each document's own tokens
+    lengths: tuple[int, ...]  # of the documents, without the shared beginning
+    positions: torch.Tensor  # [labels]: places whose next token is learnt, document by document
     targets: torch.Tensor  # [labels]: those next tokens
-    tokens: int  # of the examples, without padding
-    rows: int = 1
+    tokens: int  # of the examples, each with its whole beginning
     shared: int = 0  # tokens of the beginning laid out once
 
     def to(self, device: torch.device) -> Batch:
@@ -50,12 +52,28 @@ class Batch:
             targets=self.targets.to(device),
         )
 
+    def starts(self) -> torch.Tensor:
+        """[documents + 1], on the CPU: where each document begins, and where the last one ends."""
+        return torch.tensor([self.shared, *self.lengths]).cumsum(0)
+
     def places(self) -> torch.Tensor:
-        """[1, places]: each token's place in its own example, for a shared layout."""
-        shared, own = self.shared, (self.ids.shape[1] - self.shared) // self.rows
-        device = self.ids.device
-        rows = torch.arange(shared, shared + own, device=device).repeat(self.rows)
-        return torch.cat([torch.arange(shared, device=device), rows])[None]
+        """[places]: each token's place in its own example."""
+        parts = [torch.arange(self.shared)]
+        parts += [torch.arange(self.shared, self.shared + length) for length in self.lengths]
+        return torch.cat(parts).to(self.ids.device)
+
+    def rows(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The documents as rows padded on the right, and the flat positions in those.
+
+        For models that know rows only; causal attention never looks at what comes after.
+        """
+        if self.shared:
+            raise ValueError("a shared beginning has no row of its own")
+        starts, longest = self.starts()[:-1].to(self.ids.device), max(self.lengths)
+        documents = self.ids.split(self.lengths)
+        ids = torch.nn.utils.rnn.pad_sequence(list(documents), batch_first=True)
+        row = torch.searchsorted(starts, self.positions, right=True) - 1
+        return ids, row * longest + self.positions - starts[row]
 
 
 class StepPlan:
@@ -109,12 +127,19 @@ def _plan_epoch(lengths: Sequence[int], given: Hyperparameters, *, epoch: int) -
     chance.shuffle(order)
     step_examples = given.batch_size * given.gradient_accumulation
     pool_examples = step_examples * _POOL_STEPS
+    if given.packing:  # as many as fill so many steps
+        mean = sum(lengths) / len(lengths)
+        pool_examples = math.ceil(pool_examples * given.max_length_tokens / mean)
     steps: list[Step] = []
     micro_batches: list[list[int]] = []
     for start in range(0, len(order), pool_examples):
         pool = sorted(order[start : start + pool_examples], key=lambda i: lengths[i])
         if given.packing:
-            micro_batches += _fill_rows(pool, lengths, given.batch_size * given.max_length_tokens)
+            rows = _fill_rows(pool, lengths, given.max_length_tokens)
+            chance.shuffle(rows)
+            for at in range(0, len(rows), given.batch_size):
+                some = rows[at : at + given.batch_size]
+                micro_batches += [[index for row in some for index in row]]
             continue
         for at in range(0, len(pool), step_examples):
             chosen = pool[at : at + step_examples]
@@ -129,37 +154,38 @@ def _plan_epoch(lengths: Sequence[int], given: Hyperparameters, *, epoch: int) -
 
 
 def _fill_rows(pool: list[int], lengths: Sequence[int], limit_tokens: int) -> list[list[int]]:
-    """Cut examples sorted by length where rows times the longest would pass the limit."""
-    batches: list[list[int]] = [[]]
-    for index in pool:
-        if batches[-1] and (len(batches[-1]) + 1) * lengths[index] > limit_tokens:
-            batches.append([])
-        batches[-1].append(index)
-    return batches
+    """Rows of whole examples: the longest first, each to where it leaves least room.
+
+    `pool` is sorted by length. An example longer than the limit (several answers make one) has a
+    row of its own.
+    """
+    rows: list[list[int]] = []
+    rooms: list[tuple[int, int]] = []  # (tokens left, row), sorted
+    for index in reversed(pool):
+        at = bisect.bisect_left(rooms, (lengths[index], -1))
+        if at < len(rooms):
+            left, row = rooms.pop(at)
+            rows[row].append(index)
+        else:
+            left, row = limit_tokens, len(rows)
+            rows.append([index])
+        bisect.insort(rooms, (left - lengths[index], row))
+    return rows
 
 
 def make_batch(examples: Sequence[Example], *, share: bool = False) -> Batch:
     """The tensors of some examples; with `share`, a common beginning is laid out once."""
     shared = _shared_tokens(examples) if share else 0
-    rows, longest = len(examples), max(len(example.tokens) for example in examples)
-    ids = np.zeros((rows, longest), dtype=np.int64)
-    marks = np.zeros((rows, longest), dtype=np.bool_)
-    for row, example in enumerate(examples):
-        ids[row, : len(example.tokens)] = example.tokens
-        marks[row, : len(example.marks)] = example.marks
-    targets = ids[marks]
-    if shared:
-        line = np.concatenate([ids[0, :shared], ids[:, shared:].reshape(-1)])
-        labels = np.flatnonzero(marks[:, shared:]) + shared
-        ids = line[None]
-    else:
-        labels = np.flatnonzero(marks)
+    pieces = [examples[0].tokens[:shared], *(example.tokens[shared:] for example in examples)]
+    ids = np.concatenate(pieces).astype(np.int64)
+    marks = np.concatenate([np.zeros(shared, np.bool_), *(e.marks[shared:] for e in examples)])
+    labels = np.flatnonzero(marks)
     return Batch(
         ids=torch.from_numpy(ids),
-        positions=torch.from_numpy(labels - 1),  # a label is never the first of its row
-        targets=torch.from_numpy(targets),
+        lengths=tuple(len(example.tokens) - shared for example in examples),
+        positions=torch.from_numpy(labels - 1),  # a label is never the first of its document
+        targets=torch.from_numpy(ids[labels]),
         tokens=sum(len(example.tokens) for example in examples),
-        rows=rows,
         shared=shared,
     )
 
@@ -167,11 +193,9 @@ def make_batch(examples: Sequence[Example], *, share: bool = False) -> Batch:
 def _shared_tokens(examples: Sequence[Example]) -> int:
     """Length of the common beginning worth laying out once, else 0.
 
-    It ends before the place that predicts the first label, and rows stay short enough for
-    attention by plain products.
+    It ends before the place that predicts the first label.
     """
-    lengths = [len(example.tokens) for example in examples]
-    if len(examples) < 2 or max(lengths) > SHORT_TOKENS:
+    if len(examples) < 2:
         return 0
     limit = min(int(example.marks.argmax()) for example in examples) - 1
     if limit < _LEAST_SHARED:

@@ -11,17 +11,15 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from trainer import adapters, attention
+from trainer import adapters, decoder
 from trainer.batches import Batch
+from trainer.decoder import Decoder
 from trainer.errors import FailureReason, TrainingFailure
 from trainer.head import label_loss
 from trainer.likelihood import label_log_probabilities
 from trainer.spec import TrainSpec
 
 transformers_logging.disable_progress_bar()  # a log file is no terminal
-
-# Their attention layers hand our arguments on; each is compared with its own loss in a test.
-_SHARING_MODELS = frozenset({"qwen2", "qwen3"})
 
 _PARITY_TOKENS = 64
 # Relative; bfloat16 rounds the same logits by up to 0.4 %, a wrong head is off by far more.
@@ -36,6 +34,7 @@ class Loaded:
     body: torch.nn.Module
     head: torch.nn.Linear
     trained: list[tuple[str, torch.nn.Parameter]]
+    decoder: Decoder | None = None  # our forward pass, where there is one for the architecture
 
     def loss(self, batch: Batch, *, divisor: float) -> torch.Tensor:
         """Summed cross entropy at the label positions over `divisor`."""
@@ -58,18 +57,11 @@ class Loaded:
 
     def hidden(self, batch: Batch) -> torch.Tensor:
         """[labels, width]: the body's last states where a label is predicted."""
-        layout: dict[str, Any] = {}
-        if batch.shared:
-            layout = {
-                "position_ids": batch.places(),
-                "attention_mask": {"full_attention": None},  # as transformers takes ready masks
-                "shared_tokens": batch.shared,
-                "rows": batch.rows,
-            }
-        hidden: torch.Tensor = self.body(
-            input_ids=batch.ids, use_cache=False, **layout
-        ).last_hidden_state
-        return hidden.flatten(0, 1)[batch.positions]
+        if self.decoder is not None:
+            return self.decoder.hidden(batch)
+        ids, positions = batch.rows()
+        hidden: torch.Tensor = self.body(input_ids=ids, use_cache=False).last_hidden_state
+        return hidden.flatten(0, 1).index_select(0, positions)
 
 
 def load_tokenizer(spec: TrainSpec) -> Any:
@@ -94,7 +86,7 @@ def load_model(spec: TrainSpec) -> Loaded:
         model = AutoModelForCausalLM.from_pretrained(
             spec.base_path,
             dtype=dtype,
-            attn_implementation=attention.register(),
+            attn_implementation="sdpa",
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,
@@ -111,7 +103,8 @@ def load_model(spec: TrainSpec) -> Loaded:
         model = adapters.put_on(model, spec)
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     model.train()
-    return Loaded(model, body, head, trained)
+    ours = Decoder(body) if decoder.supports(body) else None
+    return Loaded(model, body, head, trained, ours)
 
 
 def check_folder(base: Path) -> None:
@@ -133,13 +126,14 @@ def check_parity(loaded: Loaded, ids: torch.Tensor) -> None:
 
     Guards against architectures that scale or cap their logits, or attend in ways of their own.
     """
-    ids = ids[None, :_PARITY_TOKENS].to(loaded.head.weight.device)
-    count = ids.shape[1] - 1
+    ids = ids[:_PARITY_TOKENS].to(loaded.head.weight.device)
+    count = len(ids) - 1
     loaded.model.eval()
     with torch.no_grad():
-        logits = loaded.model(input_ids=ids, use_cache=False).logits[0, :-1].float()
-        theirs = float(torch.nn.functional.cross_entropy(logits, ids[0, 1:]))
-        batch = Batch(ids, torch.arange(count, device=ids.device), ids[0, 1:], count + 1)
+        logits = loaded.model(input_ids=ids[None], use_cache=False).logits[0, :-1].float()
+        theirs = float(torch.nn.functional.cross_entropy(logits, ids[1:]))
+        places = torch.arange(count, device=ids.device)
+        batch = Batch(ids, (len(ids),), places, ids[1:], len(ids))
         ours = float(loaded.loss(batch, divisor=count))
     loaded.model.train()
     if not abs(ours - theirs) <= _PARITY_TOLERANCE * max(1.0, abs(theirs)):
@@ -147,14 +141,8 @@ def check_parity(loaded: Loaded, ids: torch.Tensor) -> None:
 
 
 def can_share(loaded: Loaded) -> bool:
-    """Whether a shared beginning may be laid out once: full attention on CPU, of known models."""
-    config = loaded.body.config
-    return (
-        loaded.head.weight.device.type == "cpu"
-        and config.model_type in _SHARING_MODELS
-        and set(config.layer_types) == {"full_attention"}
-        and config.attention_dropout == 0.0
-    )
+    """Whether a shared beginning may be laid out once: where the forward pass is ours."""
+    return loaded.decoder is not None
 
 
 def save_result(loaded: Loaded, tokenizer: Any, folder: Path) -> None:

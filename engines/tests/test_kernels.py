@@ -2,6 +2,7 @@
 
 import threading
 from itertools import pairwise, zip_longest
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from engines.builtin import engine as builtin
 from engines.builtin import shape as shapes
 from engines.builtin.blocks import BLOCK_TOKENS
 from engines.builtin.cache import BlockCache
-from engines.builtin.kernels import build, library
+from engines.builtin.kernels import library
 from engines.builtin.kernels.decoder import CompiledDecoder
 from engines.builtin.kernels.packed import PackedProjection, packing
 from engines.builtin.kernels.runner import CompiledRunner
@@ -24,8 +25,10 @@ from engines.builtin.weights import load_weights
 from engines.process import CannotServe
 from engines.protocol.requests import Request, Sampling
 from engines.tests.make import make_model, make_spec
+from native import build
 
 CONTEXT = 256
+SOURCES = Path(library.__file__).parent
 MODELS: dict[str, dict[str, Any]] = {
     "qwen3": {"family": "qwen3", "tie_word_embeddings": True},
     "qwen3-wide-heads": {"family": "qwen3", "head_dim": 128, "attention_bias": True},
@@ -267,11 +270,11 @@ def test_an_engine_runs_on_the_kernels(tiny_model, dtype):
 def test_what_does_not_compile_or_computes_wrong_is_not_used(tmp_path, monkeypatch):
     monkeypatch.setattr(build, "FLAGS", (*build.FLAGS, "-fno-such-flag"))
     with pytest.raises(build.CannotBuild):
-        build.library_path(folder=tmp_path)
+        build.library_path(SOURCES, folder=tmp_path)
     monkeypatch.undo()
     monkeypatch.setattr(build, "CHECK", "import sys; sys.exit(1)")
     with pytest.raises(build.CannotBuild):
-        build.library_path(folder=tmp_path)
+        build.library_path(SOURCES, folder=tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -280,9 +283,9 @@ def test_a_library_is_compiled_once_for_any_processor(tmp_path, monkeypatch, com
     special = build.FLAGS
     plain = [flag for flag in special if not flag.startswith("-march")]
     monkeypatch.setattr(build, "FLAGS", plain)
-    first = build.library_path(folder=tmp_path)
+    first = build.library_path(SOURCES, folder=tmp_path)
     written_at = first.stat().st_mtime_ns
-    assert build.library_path(folder=tmp_path) == first
+    assert build.library_path(SOURCES, folder=tmp_path) == first
     assert first.stat().st_mtime_ns == written_at
     monkeypatch.setattr(build, "FLAGS", (*special, "-O1"))
-    assert build.library_path(folder=tmp_path) != first
+    assert build.library_path(SOURCES, folder=tmp_path) != first

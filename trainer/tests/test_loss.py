@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from transformers import AutoModelForCausalLM
 
-from trainer import attention, head
+from trainer import head
 from trainer.batches import make_batch
 from trainer.data import Example, tokenize_file
 from trainer.model import Loaded, can_share, load_model, load_tokenizer
@@ -71,27 +71,6 @@ def test_accumulated_micro_batches_equal_one_batch(loaded: Loaded, examples: lis
         assert split == pytest.approx(loaded.loss(whole, divisor=labels).item(), abs=1e-6)
 
 
-@pytest.mark.parametrize("tokens", [1, 5, 64])
-def test_short_attention_equals_the_fused_one(tokens: int) -> None:
-    torch.manual_seed(0)
-    query, key, value = (
-        torch.randn(3, heads, tokens, 8, dtype=torch.float64, requires_grad=True)
-        for heads in (4, 2, 2)
-    )
-    ours = attention.short_causal_attention(query, key, value, scale=8**-0.5)
-    theirs = torch.nn.functional.scaled_dot_product_attention(
-        query, key, value, is_causal=True, enable_gqa=True
-    ).transpose(1, 2)
-    torch.testing.assert_close(ours, theirs)
-    slope = torch.randn_like(ours)
-    for one, other in zip(
-        torch.autograd.grad(ours, (query, key, value), slope),
-        torch.autograd.grad(theirs, (query, key, value), slope),
-        strict=True,
-    ):
-        torch.testing.assert_close(one, other)
-
-
 def test_the_loss_in_bfloat16_is_near_the_one_in_float32(
     base: Path, loaded: Loaded, examples: list[Example], tmp_path: Path
 ) -> None:
@@ -100,25 +79,6 @@ def test_the_loss_in_bfloat16_is_near_the_one_in_float32(
     with torch.no_grad():
         exact = loaded.loss(batch, divisor=len(batch.targets)).item()
         assert half.loss(batch, divisor=len(batch.targets)).item() == pytest.approx(exact, rel=5e-3)
-
-
-def test_qwen2_may_share_beginnings_too(examples: list[Example]) -> None:
-    torch.manual_seed(3)
-    config = Qwen2Config(
-        vocab_size=512,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        attn_implementation=attention.register(),
-    )
-    model = Qwen2ForCausalLM(config)
-    loaded = Loaded(model, model.model, model.lm_head, [])
-    assert can_share(loaded)
-    with torch.no_grad():
-        shared = loaded.loss(make_batch(examples, share=True), divisor=1.0).item()
-        assert shared == pytest.approx(loaded.loss(make_batch(examples), divisor=1.0).item())
 
 
 def test_only_what_all_rows_begin_with_is_shared(examples: list[Example]) -> None:

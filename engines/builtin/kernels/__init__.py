@@ -1,6 +1,6 @@
 """Kernels in C for CPUs, compiled once on the machine that runs them.
 
-    build    -> the C files become a library in the user's cache folder, checked before it is used
+    (native.build makes a library of the C files, checked before it is used)
     library  -> its functions and structures, for ctypes
     packed   -> weights as panels: projections and embedding of a model
     decoder  -> one call of the library a step, from tokens to logits

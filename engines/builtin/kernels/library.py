@@ -4,11 +4,12 @@ import ctypes
 import logging
 from ctypes import POINTER, c_double, c_int64, c_void_p
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from engines.builtin.kernels import build
+from native import build
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +93,7 @@ def load() -> Any | None:
     both share one team of threads.
     """
     try:
-        library = ctypes.CDLL(str(build.library_path()))
+        library = ctypes.CDLL(str(build.library_path(Path(__file__).parent)))
     except (build.CannotBuild, OSError) as error:
         logger.warning("no compiled kernels, torch's own are used: %s", error)
         return None

@@ -1,4 +1,8 @@
-"""Compiles the kernels, once for each machine and version of them."""
+"""Compiles a folder of C files into a library, once for each machine and version of them.
+
+A folder holds `*.c` and `*.h` files, may include the headers beside this file, and defines
+`int check(void)`, which answers 0 if the machine does what the code expects of it.
+"""
 
 import contextlib
 import hashlib
@@ -13,8 +17,7 @@ from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
-SOURCES = ("forward.c", "packing.c", "check.c")
-HEADERS = ("vectors.h", "units.h", "tiles.h", "attention.h")
+HERE = Path(__file__).parent
 FLAGS = ("-std=gnu11", "-O3", "-march=native", "-fopenmp", "-shared", "-fPIC")
 # Matrix units that the processor shows and a hypervisor does not let us use, or use right.
 WITHOUT_UNITS = ("-mno-amx-tile", "-mno-amx-bf16", "-mno-amx-int8")
@@ -24,13 +27,12 @@ CHECK = "import ctypes, sys; sys.exit(ctypes.CDLL(sys.argv[1]).check())"
 
 
 class CannotBuild(Exception):
-    """The kernels cannot be had on this machine; the message says why."""
+    """The library cannot be had on this machine; the message says why."""
 
 
-def library_path(*, folder: Path | None = None) -> Path:
+def library_path(sources: Path, *, folder: Path | None = None) -> Path:
     """The compiled and checked library, from the cache folder if it is there. Raises CannotBuild."""
-    here = Path(__file__).parent
-    path = (folder or _cache_folder()) / f"kernels-{_key(here)}.so"
+    path = (folder or _cache_folder()) / f"kernels-{_key(sources)}.so"
     if path.exists():
         return path
     began_at = time.monotonic()
@@ -39,11 +41,11 @@ def library_path(*, folder: Path | None = None) -> Path:
     fresh = Path(name)
     try:
         try:
-            _compile(here, name)
+            _compile(sources, name)
         except CannotBuild:
             if "amx_bf16" not in _processor():
                 raise
-            _compile(here, name, *WITHOUT_UNITS)
+            _compile(sources, name, *WITHOUT_UNITS)
         fresh.rename(path)  # whoever else built meanwhile built the same
     finally:
         with contextlib.suppress(FileNotFoundError):
@@ -52,9 +54,9 @@ def library_path(*, folder: Path | None = None) -> Path:
     return path
 
 
-def _compile(here: Path, name: str, *flags: str) -> None:
-    sources = [str(here / each) for each in SOURCES]
-    _run([COMPILER, *FLAGS, *flags, *sources, "-o", name, "-lm"])
+def _compile(sources: Path, name: str, *flags: str) -> None:
+    files = [str(each) for each in sorted(sources.glob("*.c"))]
+    _run([COMPILER, *FLAGS, *flags, f"-I{HERE}", *files, "-o", name, "-lm"])
     # In a process of its own: an instruction that this machine lacks would end ours.
     _run([sys.executable, "-c", CHECK, name])
 
@@ -69,11 +71,11 @@ def _cache_folder() -> Path:
     return Path(tempfile.mkdtemp(prefix="ai-factory-kernels-"))  # for this process alone
 
 
-def _key(here: Path) -> str:
+def _key(sources: Path) -> str:
     """Changes with the sources, the compiler and the processor."""
     digest = hashlib.sha256()
-    for name in (*HEADERS, *SOURCES):
-        digest.update((here / name).read_bytes())
+    for path in [*sorted(HERE.glob("*.h")), *sorted(sources.glob("*.[ch]"))]:
+        digest.update(path.read_bytes())
     said = _run([COMPILER, "--version"])
     digest.update(f"{FLAGS} {said} {platform.machine()} {_processor()}".encode())
     return digest.hexdigest()[:16]

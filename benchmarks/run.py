@@ -16,7 +16,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENT = ROOT / "docs" / "benchmarks.md"
-BENCHMARKS = ("chain", "control_plane", "engine", "gateway", "through", "training")
+BENCHMARKS = ("chain", "control_plane", "engine", "gateway", "through", "training", "training_lora")
 
 
 def main() -> int:

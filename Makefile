@@ -6,6 +6,9 @@ SHELL := /bin/bash
 PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
   $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 RUN := .venv/bin/python
+# Two workers share the tests, file by file; WORKERS=0 runs them in one process.
+WORKERS ?= 2
+PYTEST := -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: help install demo up test check lint messages lock bench clean
 
@@ -28,7 +31,7 @@ up: install ## the platform alone, until Ctrl-C
 	@$(RUN) manage.py up
 
 test: install ## all tests, on real PostgreSQL and Redis
-	@$(RUN) -m pytest $(ARGS)
+	@$(RUN) $(PYTEST) $(ARGS)
 
 lint: install ## lint, types, import contracts, templates, migrations
 	@$(RUN) -m ruff check .
@@ -40,7 +43,7 @@ lint: install ## lint, types, import contracts, templates, migrations
 	@DJANGO_SETTINGS_MODULE=factory.settings.test $(RUN) scripts/check_project.py
 
 check: lint ## everything that CI runs: lint, then the tests with branch coverage
-	@$(RUN) -m pytest --cov --cov-report=term:skip-covered $(ARGS)
+	@$(RUN) $(PYTEST) --cov --cov-report=term:skip-covered $(ARGS)
 
 messages: install ## collect the pages' strings and compile their translations (needs GNU gettext)
 	@$(RUN) manage.py makemessages -l zh_Hans --no-location --no-obsolete --ignore='*/tests/*' \

@@ -1,4 +1,8 @@
-"""Tests run on real PostgreSQL and real Redis; without their URLs, on the embedded ones."""
+"""Tests run on real PostgreSQL and real Redis; without their URLs, on the embedded ones.
+
+With `-n 2` each of pytest's workers has a data folder, and so embedded servers, of its own
+(factory.settings.test, which is read before this file).
+"""
 
 import os
 from pathlib import Path
@@ -10,8 +14,14 @@ from factory import embedded
 DATA = Path(os.environ.get("FACTORY_DATA") or Path(__file__).parent / ".factory" / "test").resolve()
 
 
+def runs_tests(config: pytest.Config) -> bool:
+    """False where tests are only listed, and in the process that hands them out to workers."""
+    hands_out = not hasattr(config, "workerinput") and getattr(config.option, "dist", "no") != "no"
+    return not (config.option.collectonly or hands_out)
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    if config.option.collectonly or hasattr(config, "workerinput"):
+    if not runs_tests(config):
         return
     if not os.environ.get("DATABASE_URL"):
         embedded.start_postgres(DATA)
@@ -20,7 +30,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    if config.option.collectonly or hasattr(config, "workerinput"):
+    if not runs_tests(config):
         return
     if not os.environ.get("REDIS_URL"):
         embedded.stop_redis(DATA)

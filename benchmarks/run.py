@@ -16,7 +16,16 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENT = ROOT / "docs" / "benchmarks.md"
-BENCHMARKS = ("chain", "control_plane", "engine", "gateway", "through", "training", "training_lora")
+BENCHMARKS = (
+    "chain",
+    "control_plane",
+    "doctor",
+    "engine",
+    "gateway",
+    "through",
+    "training",
+    "training_lora",
+)
 
 
 def main() -> int:

@@ -2,10 +2,10 @@
 
 FOLDER holds the model's own `tokenizer.json` and `template.json` ({"template", "context"}). Each
 line is rendered by the chat template as transformers' `apply_chat_template` does, then tokenized
-without adding special tokens: the count that training sees. A preference line counts twice, with
-either answer. Prints one JSON object: `token_count`, `longest_tokens`, `longest_line`, `histogram`
-([upper bound, examples] pairs), `over` ([tokens, examples longer than that] pairs), `longest`
-([line, tokens] pairs), or `error`.
+without adding special tokens: the count that training sees. A preference line is two texts, with
+either answer; the longer one is its length. Prints one JSON object: `token_count`, `longest_tokens`, `longest_line`, `histogram`
+([upper bound, examples] pairs), `over` ([tokens, examples longer than that] pairs), `kept` ([tokens,
+all tokens if examples are cut to that] pairs), `longest` ([line, tokens] pairs), or `error`.
 
 A chat template is a program of somebody else, so it runs here: in jinja's sandbox, in processes of
 their own without the platform's environment, with bounds on memory and time.
@@ -27,6 +27,7 @@ from typing import Any, BinaryIO, NoReturn
 
 import jinja2
 import jinja2.ext
+import numpy as np
 import orjson
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
@@ -53,21 +54,29 @@ class Counts:
     total: int = 0
     histogram: Counter[int] = field(default_factory=Counter)
     over: Counter[int] = field(default_factory=Counter)
+    kept: Counter[int] = field(default_factory=Counter)
     longest: list[tuple[int, int]] = field(default_factory=list)  # (tokens, -line)
 
-    def add(self, line: int, count: int) -> None:
-        self.total += count
-        self.histogram[bucket(count)] += 1
+    @classmethod
+    def of(cls, amounts: dict[int, int], texts: list[int]) -> "Counts":
+        """From the tokens of each line's longest text, and those of all texts."""
+        tokens = np.fromiter(amounts.values(), dtype=np.int64, count=len(amounts))
+        every = np.array(texts, dtype=np.int64)
+        counts = cls(total=int(every.sum()))
         for length in LENGTHS:
-            if count <= length:
-                break
-            self.over[length] += 1
-        self.longest.append((count, -line))
+            counts.over[length] = int((tokens > length).sum())
+            counts.kept[length] = int(np.minimum(every, length).sum())
+        for value, lines in zip(*np.unique(tokens, return_counts=True), strict=True):
+            counts.histogram[bucket(int(value))] += int(lines)
+        longest = nlargest(LONGEST_KEPT, amounts.items(), key=lambda item: (item[1], -item[0]))
+        counts.longest = [(amount, -line) for line, amount in longest]
+        return counts
 
     def merge(self, other: "Counts") -> None:
         self.total += other.total
         self.histogram.update(other.histogram)
         self.over.update(other.over)
+        self.kept.update(other.kept)
         self.longest = nlargest(LONGEST_KEPT, self.longest + other.longest)
 
     def as_json(self) -> dict[str, Any]:
@@ -78,6 +87,7 @@ class Counts:
             "longest_line": longest[0][0] if longest else 0,
             "histogram": sorted(self.histogram.items()),
             "over": [(length, self.over[length]) for length in LENGTHS],
+            "kept": [(length, self.kept[length]) for length in LENGTHS],
             "longest": longest,
         }
 
@@ -144,7 +154,8 @@ def prepare(folder: Path) -> None:
 
 def count(first: int, lines: list[bytes]) -> Counts:
     """Count some lines with the model of this process."""
-    counts = Counts()
+    amounts: dict[int, int] = {}
+    every: list[int] = []
     for begin in range(0, len(lines), AT_ONCE):
         numbers: list[int] = []
         texts: list[str] = []
@@ -153,13 +164,10 @@ def count(first: int, lines: list[bytes]) -> Counts:
                 numbers.append(number)
                 texts.append(text)
         encodings = _Model.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-        amounts: Counter[int] = Counter()
         for number, encoding in zip(numbers, encodings, strict=True):
-            amounts[number] += len(encoding)
-        for number, amount in amounts.items():
-            counts.add(number, amount)
-    counts.longest = nlargest(LONGEST_KEPT, counts.longest)
-    return counts
+            amounts[number] = max(amounts.get(number, 0), len(encoding))
+            every.append(len(encoding))
+    return Counts.of(amounts, every)
 
 
 def rendered(

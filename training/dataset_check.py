@@ -122,7 +122,8 @@ def convert(
     """
     report = Report()
     done = 0
-    for name, file in files.items():
+    for name in sorted(files, key=lambda split: (split != splits.TRAIN, split)):
+        file = files[name]
         source = _identify(name, file, (file_names or {}).get(name, ""))
         report.sources[name] = source
         path = into / f"{name}.jsonl"

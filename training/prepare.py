@@ -117,7 +117,10 @@ def main(given: dict[str, Any], say: Callable[[dict[str, Any]], None]) -> None:
 def said(lines: Iterable[bytes], progress: Callable[[int], None]) -> Prepared | None:
     """What the program prints, read: progress on the way, the result at its end if it has one."""
     for line in lines:
-        word = json.loads(line)
+        try:
+            word = json.loads(line)
+        except ValueError:  # it was ended in the middle of a word
+            return None
         if "result" in word:
             return Prepared.from_json(word["result"])
         progress(word["lines"])

@@ -3,12 +3,13 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from django.conf import settings
@@ -68,10 +69,12 @@ def in_process(
         "file_names": dict(file_names),
         "references": {name: str(path) for name, path in references.items()},
     }
-    with tempfile.TemporaryFile() as errors:
+    with tempfile.TemporaryFile() as spec, tempfile.TemporaryFile() as errors:
+        spec.write(json.dumps(given).encode())
+        spec.seek(0)
         with subprocess.Popen(
             [sys.executable, "-m", "training.prepare"],
-            stdin=subprocess.PIPE,
+            stdin=spec,
             stdout=subprocess.PIPE,
             stderr=errors,
             cwd=settings.BASE_DIR,
@@ -84,16 +87,13 @@ def in_process(
             },
             start_new_session=True,
         ) as process:
-            alarm = threading.Timer(SECONDS, process.kill)
+            alarm = threading.Timer(SECONDS, _end, (process,))
             alarm.start()
             try:
-                assert process.stdin is not None  # noqa: S101 - asked for above
-                assert process.stdout is not None  # noqa: S101
-                process.stdin.write(json.dumps(given).encode())
-                process.stdin.close()
+                assert process.stdout is not None  # noqa: S101 - asked for above
                 prepared = prepare.said(process.stdout, progress)
             except BaseException:
-                process.kill()
+                _end(process)
                 raise
             finally:
                 alarm.cancel()
@@ -106,3 +106,9 @@ def in_process(
                 remedy="Upload the files again; in smaller parts if they are very large.",
             )
     return prepared
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """The program and the processes that share its work."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)

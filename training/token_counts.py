@@ -2,11 +2,12 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from models_registry.models import Artifact, Revision
 METHOD = "rendered with the model's chat template, tokenized with its tokenizer.json"
 SPECIAL = ("bos_token", "eos_token", "pad_token", "unk_token")
 LARGEST_TEMPLATE_BYTES = 2**20
-SECONDS = 900.0  # some 10 million short lines on two cores
+SECONDS = 300.0  # at least; large files have as long as the slowest tokenizer seen needs, thrice
+BYTES_PER_SECOND = 500_000
 
 
 class CannotCount(Exception):
@@ -47,23 +49,30 @@ def tokenizer_folder(revision: Revision) -> Iterator[Path]:
 
 def count(folder: Path, sha256: str) -> dict[str, Any]:
     """What `training.count_tokens` prints for the lines of a stored blob. Raises CannotCount."""
+    with storage.open_blob(sha256) as file:
+        seconds = max(SECONDS, os.fstat(file.fileno()).st_size / BYTES_PER_SECOND)
+        with subprocess.Popen(
+            [sys.executable, "-m", "training.count_tokens", str(folder)],
+            stdin=file,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            cwd=settings.BASE_DIR,
+            env={"PATH": os.defpath, "LANG": "C.UTF-8", "RAYON_NUM_THREADS": "2"},
+            start_new_session=True,
+        ) as process:
+            try:
+                out, _ = process.communicate(timeout=seconds)
+            except BaseException as error:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)  # it may have processes of its own
+                if isinstance(error, subprocess.TimeoutExpired):
+                    raise CannotCount(f"counting took longer than {seconds:.0f} seconds") from None
+                raise
     try:
-        with storage.open_blob(sha256) as file:
-            done = subprocess.run(
-                [sys.executable, "-m", "training.count_tokens", str(folder)],
-                stdin=file,
-                capture_output=True,
-                cwd=settings.BASE_DIR,
-                env={"PATH": os.defpath, "LANG": "C.UTF-8"},
-                timeout=SECONDS,
-                check=False,
-            )
-        answer = json.loads(done.stdout)
-    except subprocess.TimeoutExpired:
-        raise CannotCount(f"counting took longer than {SECONDS:.0f} seconds") from None
+        answer = json.loads(out)
     except ValueError:
         raise CannotCount(
-            f"the tokenizer or the chat template failed (status {done.returncode})"
+            f"the tokenizer or the chat template failed (status {process.returncode})"
         ) from None
     if "error" in answer:
         raise CannotCount(answer["error"])

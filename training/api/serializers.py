@@ -10,9 +10,12 @@ from rest_framework import serializers
 
 from trainer.spec import METHODS, SCHEDULERS, Hyperparameters
 from training.choices import Tuning
+from training.doctor.findings import KINDS
 from training.models import (
     Checkpoint,
     Dataset,
+    DatasetFinding,
+    DatasetSource,
     DatasetSplit,
     DatasetVersion,
     Evaluation,
@@ -68,20 +71,111 @@ class SplitBody(serializers.ModelSerializer):
         fields = ["name", "examples", "size_bytes", "sha256", "token_count", "longest_tokens"]
 
 
+class SourceBody(serializers.ModelSerializer):
+    sha256 = serializers.CharField(source="blob_id", read_only=True)
+
+    class Meta:
+        model = DatasetSource
+        fields = ["name", "file_name", "size_bytes", "sha256"]
+
+
 class DatasetVersionBody(serializers.ModelSerializer):
     dataset_name = serializers.CharField(source="dataset.name", read_only=True)
     splits = SplitBody(many=True, read_only=True)
 
     class Meta:
         model = DatasetVersion
-        fields = ["id", "dataset", "dataset_name", "number", "format", "splits", "created_at"]
+        fields = [
+            "id",
+            "dataset",
+            "dataset_name",
+            "number",
+            "kind",
+            "format",
+            "status",
+            "status_reason",
+            "message",
+            "lines_done",
+            "splits",
+            "created_at",
+        ]
+        read_only_fields = fields
 
 
 class DatasetVersionDetail(DatasetVersionBody):
     report = serializers.JSONField(read_only=True)
+    sources = SourceBody(many=True, read_only=True)
 
     class Meta(DatasetVersionBody.Meta):
-        fields = [*DatasetVersionBody.Meta.fields, "report"]
+        fields = [*DatasetVersionBody.Meta.fields, "mapping", "split_plan", "sources", "report"]
+        read_only_fields = fields
+
+
+class FindingBody(serializers.ModelSerializer):
+    severity = serializers.SerializerMethodField()
+    message = serializers.SerializerMethodField()
+    remedy = serializers.SerializerMethodField()
+
+    class Meta:
+        model = DatasetFinding
+        fields = [
+            "kind",
+            "severity",
+            "message",
+            "remedy",
+            "split",
+            "line",
+            "field",
+            "excerpt",
+            "other_split",
+            "other_line",
+            "score",
+        ]
+        read_only_fields = fields
+
+    def get_severity(self, row: DatasetFinding) -> str:
+        return KINDS[row.kind].severity
+
+    def get_message(self, row: DatasetFinding) -> str:
+        return KINDS[row.kind].message
+
+    def get_remedy(self, row: DatasetFinding) -> str:
+        return KINDS[row.kind].remedy
+
+
+class LineBody(serializers.Serializer):
+    number = serializers.IntegerField()
+    row = serializers.JSONField(help_text="The canonical line; texts past 20,000 characters cut.")
+    is_cut = serializers.BooleanField()
+
+
+class LinesBody(serializers.Serializer):
+    results = LineBody(many=True)
+
+
+class EstimateRequest(serializers.Serializer):
+    base_revision = serializers.UUIDField(required=False, allow_null=True, default=None)
+    split = serializers.CharField(default="train", max_length=40)
+    tuning = serializers.ChoiceField(Tuning.choices, default=Tuning.LORA)
+    hyperparameters = HyperparametersField(required=False, default=dict)
+    accelerators = serializers.IntegerField(default=1, min_value=1, max_value=64)
+    pool_name = serializers.CharField(required=False, allow_blank=True, default="", max_length=60)
+
+
+class EstimateBody(serializers.Serializer):
+    """What is not known is null, and `unknown` says why."""
+
+    examples = serializers.IntegerField()
+    steps = serializers.IntegerField(allow_null=True)
+    tokens = serializers.IntegerField(allow_null=True)
+    cut_examples = serializers.IntegerField(allow_null=True)
+    cut_share = serializers.FloatField(allow_null=True)
+    tokens_per_second = serializers.FloatField(allow_null=True)
+    measured_by = serializers.ListField(child=serializers.CharField())
+    seconds = serializers.FloatField(allow_null=True)
+    price = serializers.DecimalField(max_digits=18, decimal_places=2, allow_null=True)
+    currency = serializers.CharField()
+    unknown = serializers.ListField(child=serializers.CharField())
 
 
 class TrainingRunRequest(serializers.Serializer):

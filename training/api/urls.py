@@ -4,6 +4,7 @@ from django.urls import URLPattern, URLResolver, path
 
 from training.api.views import datasets, evaluations, plans, runs
 
+VERSION = "dataset-versions/<uuid:version_id>/"
 RUN = "training-runs/<uuid:run_id>/"
 EVALUATION = "evaluations/<uuid:evaluation_id>/"
 
@@ -11,7 +12,10 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("datasets/", datasets.DatasetList.as_view()),
     path("datasets/<uuid:dataset_id>/", datasets.DatasetDetail.as_view()),
     path("datasets/<uuid:dataset_id>/versions/", datasets.VersionList.as_view()),
-    path("dataset-versions/<uuid:version_id>/", datasets.VersionDetail.as_view()),
+    path(VERSION, datasets.VersionDetail.as_view()),
+    path(f"{VERSION}findings/", datasets.VersionFindings.as_view()),
+    path(f"{VERSION}lines/", datasets.VersionLines.as_view()),
+    path(f"{VERSION}estimate/", datasets.VersionEstimate.as_view()),
     path("training-recipes/", plans.RecipeList.as_view()),
     path("training-plans/", plans.TrainingPlanCreate.as_view()),
     path("training-runs/", runs.RunList.as_view()),

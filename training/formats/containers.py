@@ -13,6 +13,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, BinaryIO, TextIO
 
 import orjson
@@ -222,15 +223,9 @@ def _heading(text: TextIO) -> tuple[list[str], Iterator[list[str]]]:
     first = text.readline()
     counts = {mark: first.count(mark) for mark in (",", ";", "\t")}
     delimiter = max(counts, key=lambda mark: counts[mark])
-    rows = csv.reader(_chain(first, text), delimiter=delimiter, strict=True)
+    rows = csv.reader(chain([first], text), delimiter=delimiter, strict=True)
     heading = next(rows, [])
     return [name.strip() for name in heading], rows
-
-
-def _chain(first: str, rest: TextIO) -> Iterator[str]:
-    if first:
-        yield first
-    yield from rest
 
 
 def read_parquet(file: BinaryIO) -> Iterator[Record]:

@@ -116,7 +116,7 @@ def _message(found: Findings, path: str, message: Any) -> dict[str, Any]:
         _unknown(found, path, message, known)
     content = _content(found, path, message)
     kept = {"role": "system" if role == "developer" else role, "content": content}
-    if len(message) > 2:
+    if len(message) > 2 or "content" not in message:
         _extras(found, path, message, kept)
     if role == "tool" and "tool_call_id" not in kept:
         found.add(
@@ -193,7 +193,7 @@ def _extras(found: Findings, path: str, message: dict[str, Any], kept: dict[str,
     if message.get("tool_calls") is not None and message.get("role") == "assistant":
         kept["tool_calls"] = message["tool_calls"]
         found.problems.extend(_check_calls(f"{path}.tool_calls", message["tool_calls"]))
-    if message.get("tool_call_id") is not None and message.get("role") == "tool":
+    if isinstance(message.get("tool_call_id"), str) and message.get("role") == "tool":
         kept["tool_call_id"] = message["tool_call_id"]
 
 

@@ -19,7 +19,7 @@ def convert(found: Findings, row: dict[str, Any]) -> dict[str, Any]:
     for key in row.keys() - LINE_KEYS:
         found.ignore(key)
     given = row.get("input")
-    if not isinstance(given, dict):
+    if not isinstance(given, dict) or not given:
         found.add(
             "input_missing",
             "input",

@@ -1,6 +1,7 @@
 """What people ask of training: datasets, runs, evaluations. Rows say what is wanted."""
 
 from training.services.datasets import (
+    FORMATS,
     DatasetInvalid,
     DatasetNameTaken,
     create_dataset,
@@ -20,6 +21,7 @@ from training.services.runs import (
 )
 
 __all__ = [
+    "FORMATS",
     "DatasetInvalid",
     "DatasetNameTaken",
     "EvaluationIsOver",

@@ -217,6 +217,8 @@ def own_paths(tmp_path: Path) -> list[tuple[str, str]]:
         ("get", f"{V1}/datasets/{version.dataset_id}/versions/"),
         ("post", f"{V1}/datasets/{version.dataset_id}/versions/"),
         ("get", f"{V1}/dataset-versions/{version.pk}/"),
+        ("get", f"{V1}/dataset-versions/{version.pk}/findings/"),
+        ("get", f"{V1}/dataset-versions/{version.pk}/lines/"),
         ("get", runs),
         *(("get", f"{runs}{leaf}/") for leaf in ("metrics", "events", "checkpoints", "log")),
         ("post", f"{runs}cancel/"),

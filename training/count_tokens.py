@@ -5,7 +5,7 @@ line is rendered by the chat template as transformers' `apply_chat_template` doe
 without adding special tokens: the count that training sees. A preference line is two texts, with
 either answer; the longer one is its length. Prints one JSON object: `token_count`, `longest_tokens`, `longest_line`, `histogram`
 ([upper bound, examples] pairs), `over` ([tokens, examples longer than that] pairs), `kept` ([tokens,
-all tokens if examples are cut to that] pairs), `longest` ([line, tokens] pairs), or `error`.
+all tokens if examples are cut to that] pairs), `longest` ([line, tokens] pairs), `preview` (the first example, rendered), or `error`.
 
 A chat template is a program of somebody else, so it runs here: in jinja's sandbox, in processes of
 their own without the platform's environment, with bounds on memory and time.
@@ -40,6 +40,7 @@ PIECE_BYTES = 2**20
 SHARED_FROM_BYTES = 4 * 2**20  # less is counted before a second process has started
 MESSAGE_CHARACTERS = 300  # of what a template says when it refuses
 LONGEST_KEPT = 100
+PREVIEW_CHARACTERS = 4000
 LENGTHS = (256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072)
 
 
@@ -99,7 +100,15 @@ def main(folder: Path, lines: BinaryIO) -> dict[str, Any]:
     prepare(folder)  # a template that cannot be read is told before any process starts
     for part in _counted(folder, lines, workers):
         counts.merge(part)
-    return counts.as_json()
+    return counts.as_json() | {"preview": _preview(lines)}
+
+
+def _preview(lines: BinaryIO) -> str:
+    """The first example as the model would see it, its beginning."""
+    lines.seek(0)
+    first = next((raw for raw in lines if raw.strip()), b"")
+    text = next(rendered(1, first, _Model.template, _Model.context), "")
+    return storable(text, limit=PREVIEW_CHARACTERS)
 
 
 def _counted(folder: Path, lines: BinaryIO, workers: int) -> Iterator[Counts]:

@@ -189,7 +189,7 @@ def _not_utf8() -> Problem:
 
 def read_csv(file: BinaryIO) -> Iterator[Record]:
     """Rows under a heading; commas, semicolons or tabs, as the heading has them."""
-    text = io.TextIOWrapper(_Open(file), encoding="utf-8-sig", newline="")
+    text = io.TextIOWrapper(_Open(file), encoding="utf-8-sig", newline="")  # type: ignore[type-var]
     number = 0
     try:
         csv.field_size_limit(MAX_LINE_BYTES)

@@ -75,9 +75,11 @@ def read_tools(found: Findings, value: Any, path: str = "tools") -> list[dict[st
         )
         return []
     for index, tool in enumerate(value):
-        function = tool.get("function") if isinstance(tool, dict) else None
-        named = isinstance(function, dict) and isinstance(function.get("name"), str)
-        if not named or tool.get("type", "function") != "function" or not function["name"]:
+        tool = tool if isinstance(tool, dict) else {}
+        function = tool.get("function")
+        function = function if isinstance(function, dict) else {}
+        name = function.get("name")
+        if not isinstance(name, str) or not name or tool.get("type", "function") != "function":
             found.add(
                 "tool_invalid",
                 f"{path}.{index}",

@@ -70,7 +70,8 @@ def _message(found: Findings, turn: Any, index: int) -> dict[str, Any]:
         found.add("turn_not_an_object", path, "This turn is no object.", 'Write {"from", "value"}.')
         return {}
     speaker = turn.get("from", turn.get("role"))
-    role = ROLES.get(speaker.lower()) if isinstance(speaker, str) else None
+    speaker = speaker.lower() if isinstance(speaker, str) else speaker
+    role = ROLES.get(speaker) if isinstance(speaker, str) else None
     if role is None:
         found.add(
             "role_missing" if speaker is None else "role_unknown",
@@ -80,7 +81,7 @@ def _message(found: Findings, turn: Any, index: int) -> dict[str, Any]:
         )
         return {}
     text = turn.get("value", turn.get("content"))
-    if speaker.lower() == "function_call":
+    if speaker == "function_call":
         return _call(found, text, index)
     message = {"role": role, "content": text}
     if role == "tool":

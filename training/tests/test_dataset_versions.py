@@ -217,7 +217,6 @@ def test_nothing_is_estimated_that_is_not_known(tmp_path: Path) -> None:
         item="training_tokens", unit_price=100, currency="EUR", valid_from=NOW
     )
     run.dataset_version.refresh_from_db()
-    run.dataset_version._prefetched_objects_cache = {}
     known = ask(batch_size=4, epochs=2, max_length_tokens=512)
     assert (known.steps, known.tokens, known.cut_examples, known.cut_share) == (4, 1800, 1, 1 / 8)
     assert (known.tokens_per_second, known.seconds) == (50, 36)

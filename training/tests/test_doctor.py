@@ -45,7 +45,7 @@ def test_likeness_is_what_a_brute_comparison_says(tmp_path: Path) -> None:
     assert len(close & set(found)) >= 0.9 * len(close)
     assert not {line for line, (_first, swaps) in changed.items() if swaps == 12} & set(found)
     assert all(found[line].other_line == changed[line][0] for line in found)
-    assert all(found[line].score >= 0.8 for line in found)
+    assert all((found[line].score or 0) >= 0.8 for line in found)
 
 
 def test_pieces_and_processes_change_nothing(

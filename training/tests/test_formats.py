@@ -219,7 +219,22 @@ def test_no_row_however_odd_does_worse_than_be_refused() -> None:
     """Every format, its rows mutated a few thousand times from a seed: converted, or refused with a
     remedy; what is accepted can be written and is accepted again, unchanged."""
     draw = random.Random(11)
-    odd = [None, True, 0, -1.5, "", " ", "x", "\0", "\ud800", [], {}, [[]], [{}], {"role": "user"}]
+    odd: list[Any] = [
+        None,
+        True,
+        0,
+        -1.5,
+        "",
+        " ",
+        "x",
+        "\0",
+        "\ud800",
+        [],
+        {},
+        [[]],
+        [{}],
+        {"role": "user"},
+    ]
 
     def mutated(value: Any) -> Any:
         if draw.random() < 0.06:

@@ -3,6 +3,7 @@ from typing import Any, BinaryIO, cast
 from uuid import UUID
 
 from django.conf import settings
+from django.http import QueryDict
 from django.utils import timezone
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.parsers import MultiPartParser
@@ -147,7 +148,7 @@ class VersionList(OrganizationView):
         every error by line. More than 8 MiB are checked afterwards: 202, and `status` says when."""
         selectors.get_dataset(self.organization, dataset_id)
         _check_length(request)
-        given = request.data
+        given = cast(QueryDict, request.data)
         _check_fields(given)
         version = services.upload_version(
             organization=self.organization,

@@ -116,14 +116,15 @@ def measure(
 
 
 def write_rows(path: Path, count: int) -> Path:
-    """Chats of made-up words, each a token; lengths spread evenly, half of it the answer."""
+    """Chats of words that the tokenizer knows whole; lengths spread evenly, half of it the answer."""
+    known = json.loads((checkpoints.TOKENIZER / "tokenizer.json").read_text())["model"]["vocab"]
+    words = sorted(word for word in known if word[0] == "Ġ" and word[1:].isalpha())
     with path.open("w") as file:
         for number in range(count):
-            words = 246 + (number * 7919 % count) * 256 // count
-            text = [f" w{20_000 + (number * 1009 + i * 31) % 120_000}" for i in range(words)]
-            half = words // 2
-            turns = (("user", text[:half]), ("assistant", text[half:]))
-            messages = [{"role": role, "content": "".join(part)} for role, part in turns]
+            length = 246 + (number * 7919 % count) * 256 // count
+            text = [words[(number * 1009 + i * i * 31) % len(words)][1:] for i in range(length)]
+            turns = (("user", text[: length // 2]), ("assistant", text[length // 2 :]))
+            messages = [{"role": role, "content": " ".join(part)} for role, part in turns]
             file.write(json.dumps({"messages": messages}) + "\n")
     return path
 

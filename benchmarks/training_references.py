@@ -84,6 +84,7 @@ def run_lf(settings: dict[str, Any]) -> dict[str, Any]:
             "do_train": True,
             "model_name_or_path": settings["base"],
             "template": "qwen",
+            "dataset": "none",  # asked for, and then not looked at: the tokens are ready
             "tokenized_path": str(tokenized),
             "finetuning_type": "lora",
             "lora_target": "all",

@@ -8,7 +8,13 @@ from django.db.models import Count, Max, Prefetch, QuerySet
 
 from accounts.models import Organization
 from common.errors import NotFound
-from models_registry.models import EvaluationResult, RegisteredModel, Revision, RevisionImport
+from models_registry.models import (
+    AliasGate,
+    EvaluationResult,
+    RegisteredModel,
+    Revision,
+    RevisionImport,
+)
 
 LONGEST_CHAIN = 50  # ancestors and descendants shown; deeper families are cut, not looped over
 
@@ -68,6 +74,14 @@ def get_revision(organization: Organization, revision_id: UUID) -> Revision:
 def list_results(organization: Organization) -> "Prefetch[str]":
     """For `prefetch_related` on revisions: the evaluation results that the organization may see."""
     return Prefetch("evaluation_results", queryset=EvaluationResult.objects.of(organization))
+
+
+def list_gates(organization: Organization, model_id: UUID) -> QuerySet[AliasGate]:
+    """Of the organization's own model, by alias. Raises NotFound."""
+    model = RegisteredModel.objects.owned_by(organization).filter(pk=model_id).first()
+    if model is None:
+        raise NotFound("No such model.")
+    return AliasGate.objects.filter(registered_model=model).order_by("alias")
 
 
 def list_imports(organization: Organization) -> QuerySet[RevisionImport]:

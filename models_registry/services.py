@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
@@ -15,12 +14,11 @@ from django.db import transaction
 from accounts import audit
 from accounts.models import Organization
 from common import jobs
-from common.errors import DomainError, InvalidInput, NotFound
+from common.errors import InvalidInput
 from models_registry import facts as reading
 from models_registry import storage
 from models_registry.choices import RevisionKind, SourceKind, Visibility
 from models_registry.models import (
-    Alias,
     Artifact,
     Blob,
     RegisteredModel,
@@ -29,12 +27,6 @@ from models_registry.models import (
 )
 
 HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
-
-
-class ParityFailed(DomainError):
-    """What is served of a trained revision was found to be another model than was trained."""
-
-    code = "parity_failed"
 
 
 def publish_folder(
@@ -238,49 +230,3 @@ def _check_folder(source: str, any_folder: bool) -> str:
             remedy="Ask an operator to add it to FACTORY_IMPORT_FOLDERS, or to import it.",
         )
     return str(folder)
-
-
-@transaction.atomic
-def move_alias(
-    *,
-    organization: Organization,
-    model_id: UUID,
-    alias: str,
-    revision_id: UUID,
-    actor: audit.Actor = audit.SYSTEM,
-    now: datetime,
-) -> Alias:
-    """Point an alias of the organization's own model at one of its revisions. Raises NotFound,
-    InvalidInput, ParityFailed for one whose served model is not the trained one."""
-    try:
-        Alias._meta.get_field("name").clean(alias, None)
-    except ValidationError as error:
-        raise InvalidInput(" ".join(error.messages), field="alias") from error
-    rows = RegisteredModel.objects.owned_by(organization).select_for_update(no_key=True)
-    model = rows.filter(pk=model_id).first()
-    revision = Revision.objects.filter(registered_model=model, pk=revision_id).first()
-    if model is None or revision is None:
-        raise NotFound("No such model, or no such revision of it.")
-    if revision.kind == RevisionKind.ADAPTER and revision.parent is None:
-        raise InvalidInput("An adapter without its base cannot be promoted.", field="revision_id")
-    if revision.parity_status == "failed":
-        raise ParityFailed(
-            f"{revision} is not served as it was trained: {revision.parity.get('reason')}.",
-            field="revision_id",
-            remedy="Put base, template and tokenizer as they were in training, and train again.",
-        )
-    before = Alias.objects.filter(registered_model=model, name=alias).first()
-    row, _ = Alias.objects.update_or_create(
-        registered_model=model, name=alias, defaults={"revision": revision, "moved_at": now}
-    )
-    audit.record(
-        organization=organization,
-        actor=actor,
-        action="alias.move",
-        object_id=row.pk,
-        object_name=str(row),
-        before={"revision": str(before.revision)} if before else {},
-        after={"revision": str(revision)},
-        now=now,
-    )
-    return row

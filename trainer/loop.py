@@ -24,6 +24,7 @@ from trainer.keeping import Keeper, finished_before
 from trainer.optimizer import MasterAdamW, rate_factor
 from trainer.progress import Kind, ProgressWriter
 from trainer.pulse import Pulse
+from trainer.samples import Sampler
 from trainer.spec import TrainSpec
 from trainer.steps import Gradients, Steps, lines_of
 
@@ -82,6 +83,7 @@ class Training:
         self._plan = StepPlan(self._train.lengths, self._given)
         self._skipped: set[int] = set()  # steps whose loss was no number
         self._splits = spec.micro_batch_splits
+        self._sampler = Sampler.of(spec, self._tokenizer)
         self._load()
         self._check_tokens()
         self._compare()
@@ -109,6 +111,7 @@ class Training:
         if self._eval and not self._evaluate(self._eval):
             self._yield()
             return
+        self._sample(at_the_end=True)
         self._finish()
 
     # Stepping
@@ -125,6 +128,7 @@ class Training:
             if self._position.step in self._skipped:
                 self._position.step += 1
                 continue
+            self._sample()
             if not self._step():
                 return False
             every, step = self._given.eval_every_steps, self._position.step
@@ -295,6 +299,20 @@ class Training:
         logger.info("step %d eval loss %.4f", position.step, position.eval_loss)
         return True
 
+    def _sample(self, *, at_the_end: bool = False) -> None:
+        """Tell what the model answers to the fixed prompts; its time is not the training's."""
+        step, every = self._position.step, self._given.sample_every_steps
+        if self._sampler is None or not every or (step % every and not at_the_end):
+            return
+        begun = time.monotonic()
+        samples = self._sampler.ask(self._loaded, stopping=self._stopping)
+        self._progress.write(Kind.SAMPLE, step=step, samples=samples)
+        spent = time.monotonic() - begun
+        self._begun += spent
+        told_at, step, tokens = self._told
+        self._told = (told_at + spent, step, tokens)
+        self._pulse.skip()
+
     # Saving and resuming
 
     def _save(self) -> None:
@@ -446,6 +464,8 @@ class Training:
             "checkpoints_kept",
             "log_every_steps",
             "snapshots_kept",
+            "sample_every_steps",
+            "sample_prompts",
         ):
             del given[free]
         settled: dict[str, Any] = {

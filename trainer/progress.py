@@ -8,6 +8,7 @@ Every line is `{"kind", "at", "attempt", ...}`. By kind it also holds
     eval        step, eval_loss, metrics
     checkpoint  step, path, bytes
     alive       step, patience_seconds
+    sample      step, samples: [{prompt, answer}]
     warning     reason, message, and by reason
                     out_of_memory   step, micro_batch_splits
                     batch_skipped   step, lines
@@ -53,6 +54,7 @@ class Kind(StrEnum):
     CHECKPOINT = "checkpoint"
     ALIVE = "alive"
     WARNING = "warning"
+    SAMPLE = "sample"
     YIELDED = "yielded"
     FINISHED = "finished"
     FAILED = "failed"

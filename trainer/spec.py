@@ -67,6 +67,8 @@ class Hyperparameters:
     early_stopping_delta: float = 0.0  # by how much a held-out loss must fall to be better
     keep_best: bool = False  # the result is the step of the lowest held-out loss, not the last
     log_every_steps: int = 10  # often enough for a live chart, rare enough to cost nothing
+    sample_every_steps: int | None = None  # answers to fixed prompts on the way; None: none
+    sample_prompts: str = ""  # a prompt a line; empty: some of the held-out lines
     max_seconds: float | None = None  # training time over all attempts; the schedule ends with it
 
     def __post_init__(self) -> None:
@@ -76,6 +78,7 @@ class Hyperparameters:
         for name in ("checkpoints_kept", "log_every_steps", "max_steps", "eval_every_steps"):
             _at_least(self, name, 1)
         _at_least(self, "early_stopping_evals", 1)
+        _at_least(self, "sample_every_steps", 1)
         _at_least(self, "warmup_steps", 0)
         _at_least(self, "max_length_tokens", 8)
         _at_least(self, "seed", 0)

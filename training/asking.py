@@ -1,8 +1,10 @@
 """Sending an evaluation's questions through the serving path, as any client would."""
 
 import asyncio
+import contextlib
+import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,8 +28,10 @@ class Question:
 
     model_name: str
     line: int
-    messages: tuple[dict[str, str], ...]
+    messages: tuple[dict[str, Any], ...]
     expected: str
+    key: str = ""  # whatever the asker knows it by
+    body: Mapping[str, Any] = field(default_factory=dict)  # more of the request, such as tools
 
 
 @dataclass(frozen=True)
@@ -131,7 +135,9 @@ async def _try(client: httpx.AsyncClient, question: Question, max_tokens: int) -
         "model": question.model_name,
         "messages": list(question.messages),
         "temperature": 0,
+        "seed": 0,
         "max_tokens": max_tokens,
+        **question.body,
     }
     try:
         response = await client.post("/v1/chat/completions", json=body)
@@ -151,7 +157,7 @@ async def _try(client: httpx.AsyncClient, question: Question, max_tokens: int) -
 def _read(question: Question, response: httpx.Response) -> Reply:
     try:
         answer = response.json()
-        text = answer["choices"][0]["message"]["content"] or ""
+        text = told(answer["choices"][0]["message"])
         usage = answer.get("usage") or {}
         return Reply(
             question,
@@ -162,6 +168,23 @@ def _read(question: Question, response: httpx.Response) -> Reply:
         )
     except (ValueError, TypeError, LookupError, AttributeError) as error:
         return Reply(question, error=f"The answer cannot be read: {error!r}")
+
+
+def told(message: Mapping[str, Any]) -> str:
+    """What an assistant's message says. One that calls tools is the calls as JSON, in order:
+    [{"name": "...", "arguments": {...}}]; so they are compared by what they mean."""
+    calls = message.get("tool_calls")
+    if not calls:
+        return str(message.get("content") or "")
+    return json.dumps([_call(each["function"]) for each in calls], ensure_ascii=False)
+
+
+def _call(function: Mapping[str, Any]) -> dict[str, Any]:
+    arguments = function.get("arguments")
+    if isinstance(arguments, str):
+        with contextlib.suppress(ValueError):
+            arguments = json.loads(arguments)
+    return {"name": function.get("name"), "arguments": arguments}
 
 
 def _message(response: httpx.Response) -> str:

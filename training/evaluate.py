@@ -3,10 +3,8 @@
 import itertools
 import logging
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
-from typing import Any
 from uuid import UUID
 
 from django.conf import settings
@@ -16,12 +14,13 @@ from accounts.choices import Scope
 from common import leases
 from common.errors import DomainError
 from models_registry import storage
-from models_registry.models import EvaluationResult, Revision
-from training import asking, chat_lines, scoring
+from models_registry.models import Revision
+from training import asking, chat_lines, judging, results, scoring
 from training.asking import Outcome, Question, Reply, Wait
 from training.choices import EVALUATION_OVER, EvaluationStatus
+from training.metrics import reading
+from training.metrics.kinds import Scorer
 from training.models import Evaluation, EvaluationAnswer
-from training.scoring import Score
 
 logger = logging.getLogger(__name__)
 
@@ -52,13 +51,16 @@ def step_evaluation(evaluation_id: UUID, *, now: datetime) -> bool:
             return _begin(evaluation, now=now)
         try:
             waits = _ask_for_a_while(evaluation, now=now)
-            left = next(_questions(evaluation), None)
+            is_over = next(_questions(evaluation), None) is None
+            if is_over:
+                waits = judging.judge_for_a_while(evaluation, seconds=SLICE_SECONDS, now=now)
+                is_over = judging.count_open(evaluation) == 0
         except DomainError as error:  # such as lines that are no longer in the storage
             with leases.finish(evaluation) as current:
                 message = f"{error.message} {error.remedy}".strip()
                 _end(current, E.FAILED, error.code, message, now=now)
             return False
-        if left is None:
+        if is_over:
             _conclude(evaluation, now=now)
             return False
         with leases.finish(evaluation) as current:
@@ -74,7 +76,11 @@ def _begin(evaluation: Evaluation, *, now: datetime) -> bool:
         total = min(total, evaluation.limit)
     with leases.finish(evaluation) as current:
         current.examples_total = total
-        current.save(update_fields=["examples_total"])
+        current.judgements_total = sum(
+            total * (len(current.model_names) - (judge.mode == "pairs"))
+            for judge in results.judges(current)
+        )
+        current.save(update_fields=["examples_total", "judgements_total"])
         current.transition(E.RUNNING, now=now, reason="began")
     return True
 
@@ -130,15 +136,18 @@ def _questions(evaluation: Evaluation) -> Iterator[Question]:
             ]
             if open_models:
                 line = chat_lines.parse(raw)
-                messages = tuple(line.prompt)
+                messages, expected = tuple(line.prompt), asking.told(line.messages[-1])
+                body = {"tools": line.tools} if line.tools else {}
                 for name in open_models:
-                    yield Question(name, number, messages, line.answer)
+                    yield Question(name, number, messages, expected, body=body)
 
 
 def _store(evaluation: Evaluation, outcome: Outcome) -> None:
     known = _known_revisions(evaluation, outcome.replies)
+    scorers = reading.scorers(evaluation.metrics)
     EvaluationAnswer.objects.bulk_create(
-        (_answer(evaluation, reply, known) for reply in outcome.replies), ignore_conflicts=True
+        (_answer(evaluation, reply, known, scorers) for reply in outcome.replies),
+        ignore_conflicts=True,
     )
 
 
@@ -149,20 +158,27 @@ def _known_revisions(evaluation: Evaluation, replies: Sequence[Reply]) -> dict[s
 
 
 def _answer(
-    evaluation: Evaluation, reply: Reply, revisions: dict[str, Revision]
+    evaluation: Evaluation,
+    reply: Reply,
+    revisions: dict[str, Revision],
+    scorers: Sequence[Scorer],
 ) -> EvaluationAnswer:
     question = reply.question
-    scored = scoring.score(question.expected, reply.text)
+    if reply.error:
+        scored = scoring.nothing(question.expected, scorers)
+    else:
+        scored = scoring.score(question.expected, reply.text, scorers)
     return EvaluationAnswer(
         evaluation=evaluation,
         model_name=question.model_name,
         revision=revisions.get(reply.revision_id),
         line=question.line,
-        prompt=question.messages[-1]["content"],
+        prompt=str(question.messages[-1].get("content") or ""),
         expected=question.expected,
         answer=reply.text,
-        is_exact=scored.is_exact and not reply.error,
+        is_exact=scored.is_exact,
         fields=scored.fields,
+        scores=scored.scores,
         error=reply.error,
         prompt_tokens=reply.prompt_tokens,
         completion_tokens=reply.completion_tokens,
@@ -171,10 +187,10 @@ def _answer(
 
 def _note(evaluation: Evaluation, waits: dict[str, Wait], *, now: datetime) -> bool:
     """Progress so far; true to go on at once, false to come back later or never."""
-    done = EvaluationAnswer.objects.filter(evaluation=evaluation).count()
-    moved = done > evaluation.answers_done
-    evaluation.answers_done = done
-    evaluation.results = _results(evaluation)
+    before = evaluation.answers_done, evaluation.judgements_done
+    _count(evaluation)
+    moved = (evaluation.answers_done, evaluation.judgements_done) != before
+    evaluation.results = results.summarize(evaluation)
     evaluation.status_reason = evaluation.message = ""
     if moved or not waits:
         evaluation.waiting_since = None
@@ -193,10 +209,22 @@ def _note(evaluation: Evaluation, waits: dict[str, Wait], *, now: datetime) -> b
     return moved and not waits
 
 
+def _count(evaluation: Evaluation) -> None:
+    evaluation.answers_done = EvaluationAnswer.objects.filter(evaluation=evaluation).count()
+    if evaluation.judgements_total and evaluation.answers_done:
+        open_ones = judging.count_open(evaluation)
+        missing = evaluation.examples_total * len(evaluation.model_names) - evaluation.answers_done
+        done = evaluation.judgements_total - open_ones - missing * len(results.judges(evaluation))
+        evaluation.judgements_done = max(0, done)
+
+
 def _conclude(evaluation: Evaluation, *, now: datetime) -> None:
+    judging.settle_baselines(evaluation)
+    found = results.compare(evaluation)
     with leases.finish(evaluation) as current:
-        current.answers_done = EvaluationAnswer.objects.filter(evaluation=current).count()
-        current.results = _results(current)
+        _count(current)
+        current.results = results.summarize(current)
+        current.comparisons = results.against_baseline(current, found)
         current.waiting_since = None
         revisions = _revisions(current)
         current.revision_ids = {name: str(pk) for name, pk in revisions.items()}
@@ -205,46 +233,8 @@ def _conclude(evaluation: Evaluation, *, now: datetime) -> None:
             message = "No model gave an answer; see the errors of single answers."
             _end(current, E.FAILED, "no_answers", message, now=now)
             return
-        for name, revision_id in revisions.items():
-            _keep_result(current, revision_id, current.results[name], now=now)
+        results.keep(current, revisions, found, now=now)
         _end(current, E.SUCCEEDED, "answered", "", now=now)
-
-
-def _keep_result(
-    evaluation: Evaluation, revision_id: UUID, result: dict[str, Any], *, now: datetime
-) -> None:
-    metrics = {"exact_match": result["exact_match"]}
-    if result["valid_json"] is not None:
-        metrics["valid_json"] = result["valid_json"]
-    metrics |= {f"field.{name}": share for name, share in result["fields"].items()}
-    EvaluationResult.objects.update_or_create(
-        revision_id=revision_id,
-        evaluation_id=evaluation.pk,
-        split=evaluation.split.name,
-        defaults={
-            "organization": evaluation.organization,
-            "dataset_name": str(evaluation.split.version),
-            "examples": result["examples"],
-            "metrics": metrics,
-            "created_at": now,
-        },
-    )
-
-
-def _results(evaluation: Evaluation) -> dict[str, Any]:
-    """By model, over what is answered so far. An answer that never came counts as wrong."""
-    scores: dict[str, list[Score]] = {name: [] for name in evaluation.model_names}
-    errors: Counter[str] = Counter()
-    tokens: Counter[str] = Counter()
-    rows = EvaluationAnswer.objects.filter(evaluation=evaluation)
-    for row in rows.iterator(chunk_size=2000):
-        scores[row.model_name].append(scoring.score(row.expected, "" if row.error else row.answer))
-        errors[row.model_name] += bool(row.error)
-        tokens[row.model_name] += row.completion_tokens
-    return {
-        name: scoring.summarize(each) | {"errors": errors[name], "completion_tokens": tokens[name]}
-        for name, each in scores.items()
-    }
 
 
 def _revisions(evaluation: Evaluation) -> dict[str, UUID]:
@@ -260,7 +250,10 @@ def _save(evaluation: Evaluation) -> None:
     evaluation.save(
         update_fields=[
             "answers_done",
+            "judgements_done",
             "results",
+            "comparisons",
+            "problems",
             "revision_ids",
             "status_reason",
             "message",

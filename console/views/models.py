@@ -14,7 +14,7 @@ from accounts.choices import Capability
 from common.errors import DomainError
 from console import forms, lineage, storage_text, tables
 from console.pages import ConsoleRequest, add_refusal, console_page, done, refuse, show, show_live
-from models_registry import selectors, services
+from models_registry import promotion, selectors, services
 from models_registry.choices import IMPORT_TRANSITIONS
 from models_registry.models import EvaluationResult, RegisteredModel, Revision, RevisionImport
 
@@ -130,7 +130,7 @@ def move_alias(request: ConsoleRequest, revision_id: UUID) -> HttpResponse:
     if not form.is_valid():
         return done(request, _("Nothing changed: an alias needs a name."), to)
     try:
-        alias = services.move_alias(
+        alias = promotion.move_alias(
             organization=request.organization,
             model_id=revision.registered_model_id,
             alias=form.cleaned_data["alias"],

@@ -161,3 +161,9 @@ class ImportRequest(serializers.Serializer):
 
 class AliasRequest(serializers.Serializer):
     revision = serializers.UUIDField()
+    override_reason = serializers.CharField(
+        max_length=500,
+        default="",
+        allow_blank=True,
+        help_text="Of operators: why the alias moves although its gate is not passed.",
+    )

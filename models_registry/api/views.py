@@ -10,7 +10,7 @@ from rest_framework.response import Response
 from accounts.api.views import OrganizationView
 from common.api import PAGING, ErrorBody, Pagination, paginated
 from common.errors import NotAllowed, NotFound
-from models_registry import selectors, services
+from models_registry import promotion, selectors, services
 from models_registry.api import serializers
 from models_registry.choices import Visibility
 from models_registry.models import RevisionImport
@@ -111,17 +111,26 @@ class ImportDetail(OrganizationView):
 class AliasDetail(OrganizationView):
     @extend_schema(
         request=serializers.AliasRequest,
-        responses={200: serializers.AliasBody, 400: ErrorBody, 404: ErrorBody, 409: ErrorBody},
+        responses={
+            200: serializers.AliasBody,
+            400: ErrorBody,
+            403: ErrorBody,
+            404: ErrorBody,
+            409: ErrorBody,
+        },
     )
     def put(self, request: Request, model_id: UUID, alias: str) -> Response:
-        """Point an alias, such as `champion`, at a revision."""
+        """Point an alias, such as `champion`, at a revision. A gate on it must be passed: 409 says
+        what is missing and what to do."""
         body = serializers.AliasRequest(data=request.data)
         body.is_valid(raise_exception=True)
-        row = services.move_alias(
+        row = promotion.move_alias(
             organization=self.organization,
             model_id=model_id,
             alias=alias,
             revision_id=body.validated_data["revision"],
+            override_reason=body.validated_data["override_reason"],
+            may_override=self.may_operate,
             actor=self.actor,
             now=timezone.now(),
         )

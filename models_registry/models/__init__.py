@@ -1,3 +1,4 @@
+from models_registry.models.alias_gate import AliasGate
 from models_registry.models.artifact import Artifact, Blob
 from models_registry.models.evaluation_result import EvaluationResult
 from models_registry.models.registered_model import Alias, RegisteredModel
@@ -6,6 +7,7 @@ from models_registry.models.revision_import import RevisionImport
 
 __all__ = [
     "Alias",
+    "AliasGate",
     "Artifact",
     "Blob",
     "EvaluationResult",

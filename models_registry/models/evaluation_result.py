@@ -22,10 +22,15 @@ class EvaluationResult(Identified):
         Revision, on_delete=models.CASCADE, related_name="evaluation_results"
     )
     evaluation_id = models.UUIDField(db_index=True)
+    dataset_version_id = models.UUIDField(
+        null=True, blank=True
+    )  # of a floor above; None: an older row
     dataset_name = models.CharField(max_length=200)
     split = models.CharField(max_length=40)
     examples = models.PositiveIntegerField()
     metrics = models.JSONField(default=dict)  # {"exact_match": 0.93, "field.intent": 0.99, ...}
+    # {"<other revision>": {"<metric>": {"difference", "low", "high", ...}}}: this one minus the other
+    comparisons = models.JSONField(default=dict, blank=True)
     created_at = models.DateTimeField()
 
     objects = TenantQuerySet.as_manager()

@@ -5,7 +5,7 @@ import pytest
 
 from accounts.tests.make import NOW, make_organization
 from common.errors import NotFound
-from models_registry import cache, facts, services, storage
+from models_registry import cache, facts, promotion, storage
 from models_registry.models import Blob, Revision
 from models_registry.tests.make import make_model_folder, make_revision, write_safetensors
 from planner import memory
@@ -131,7 +131,7 @@ def test_an_alias_moves_only_within_its_own_model(tmp_path: Path) -> None:
     first, second = make_revision(tmp_path), make_revision(tmp_path, seed=1)
     other = make_revision(tmp_path, name="other", seed=3)
     for revision in (first, second):
-        alias = services.move_alias(
+        alias = promotion.move_alias(
             organization=retail,
             model_id=first.registered_model_id,
             alias="champion",
@@ -140,7 +140,7 @@ def test_an_alias_moves_only_within_its_own_model(tmp_path: Path) -> None:
         )
         assert alias.revision == revision
     with pytest.raises(NotFound):
-        services.move_alias(
+        promotion.move_alias(
             organization=retail,
             model_id=first.registered_model_id,
             alias="champion",

@@ -8,6 +8,7 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+from models_registry.models import AliasGate
 from trainer.spec import METHODS, SCHEDULERS, Hyperparameters
 from training.choices import Tuning
 from training.doctor.findings import KINDS
@@ -310,6 +311,12 @@ class EvaluationRequest(serializers.Serializer):
         required=False, allow_null=True, default=None, max_value=2**31 - 1
     )
     max_tokens = serializers.IntegerField(default=128)
+    metrics = serializers.ListField(
+        child=serializers.DictField(),
+        default=list,
+        help_text='Measures beside exact match and fields, each {"kind": ..., options}: '
+        "GET evaluation-metrics/ lists them.",
+    )
 
 
 class EvaluationBody(serializers.ModelSerializer):
@@ -323,8 +330,17 @@ class EvaluationBody(serializers.ModelSerializer):
     results = serializers.DictField(
         child=serializers.JSONField(),
         read_only=True,
-        help_text="By model: examples, exact_match, valid_json, fields, errors, completion_tokens.",
+        help_text="By model: examples, exact_match, valid_json, fields, metrics (all of them by "
+        "name), errors, completion_tokens.",
     )
+    metrics = serializers.ListField(child=serializers.JSONField(), read_only=True)
+    comparisons = serializers.DictField(
+        child=serializers.JSONField(),
+        read_only=True,
+        help_text="Of each other model with the first, by metric: difference, low and high (paired "
+        "bootstrap, 95 %), verdict (better, worse, unclear), wins, losses, ties, pairs.",
+    )
+    problems = serializers.DictField(child=serializers.CharField(), read_only=True)
 
     class Meta:
         model = Evaluation
@@ -342,9 +358,14 @@ class EvaluationBody(serializers.ModelSerializer):
             "revision_ids",
             "limit",
             "max_tokens",
+            "metrics",
             "examples_total",
             "answers_done",
+            "judgements_total",
+            "judgements_done",
             "results",
+            "comparisons",
+            "problems",
             "cancel_requested_at",
             "created_at",
             "ended_at",
@@ -364,7 +385,35 @@ class AnswerBody(serializers.ModelSerializer):
             "answer",
             "is_exact",
             "fields",
+            "scores",
+            "notes",
             "error",
             "prompt_tokens",
             "completion_tokens",
         ]
+
+
+class MetricKindBody(serializers.Serializer):
+    kind = serializers.CharField()
+    label = serializers.CharField()  # type: ignore[assignment]
+    about = serializers.CharField()
+    options = serializers.JSONField(help_text="JSON Schema of what may stand beside `kind`.")
+
+
+RULE_HELP = (
+    "dataset_version (id), split, conditions ([{metric, at_least?, at_most?, worse_by_at_most?}]: "
+    "the last is held against the revision that has the place now, by the whole of the paired "
+    "interval), min_examples (default: the whole split), max_age_days."
+)
+
+
+class GateRequest(serializers.Serializer):
+    rule = serializers.DictField(help_text=RULE_HELP)
+
+
+class GateBody(serializers.ModelSerializer):
+    rule = serializers.DictField(child=serializers.JSONField(), read_only=True)
+
+    class Meta:
+        model = AliasGate
+        fields = ["alias", "rule", "created_at", "changed_at"]

@@ -2,7 +2,7 @@
 
 from django.urls import URLPattern, URLResolver, path
 
-from training.api.views import datasets, evaluations, plans, runs
+from training.api.views import datasets, evaluations, gates, plans, runs
 
 VERSION = "dataset-versions/<uuid:version_id>/"
 RUN = "training-runs/<uuid:run_id>/"
@@ -31,4 +31,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path(EVALUATION, evaluations.EvaluationDetail.as_view()),
     path(f"{EVALUATION}cancel/", evaluations.EvaluationCancel.as_view()),
     path(f"{EVALUATION}answers/", evaluations.EvaluationAnswers.as_view()),
+    path("evaluation-metrics/", evaluations.MetricKinds.as_view()),
+    path("models/<uuid:model_id>/gates/", gates.GateList.as_view()),
+    path("models/<uuid:model_id>/gates/<slug:alias>/", gates.GateDetail.as_view()),
 ]

@@ -20,6 +20,8 @@ class Evaluation(Identified, OfOrganization, HasStatus, Leased):
     model_names = models.JSONField(default=list)
     # {"<model name>": "<revision id>"} as served when the evaluation began
     revision_ids = models.JSONField(default=dict, blank=True)
+    # [{"kind": "rouge"}, ...] as training/metrics/reading.py has them
+    metrics = models.JSONField(default=list, blank=True)
     limit = models.PositiveIntegerField(null=True, blank=True)
     max_tokens = models.PositiveIntegerField(default=128)
     status = models.CharField(
@@ -30,6 +32,12 @@ class Evaluation(Identified, OfOrganization, HasStatus, Leased):
     answers_done = models.PositiveIntegerField(default=0)
     # {"<model name>": {"exact_match": 0.93, "valid_json": 1.0, "fields": {"intent": 0.99}, ...}}
     results = models.JSONField(default=dict, blank=True)
+    # each other model against the first: {"<model name>": {"<metric>": {"difference": 0.02, "low": ...}}}
+    comparisons = models.JSONField(default=dict, blank=True)
+    judgements_total = models.PositiveIntegerField(default=0)
+    judgements_done = models.PositiveIntegerField(default=0)
+    # {"loss of tuned": "why there is none"}: what could not be measured
+    problems = models.JSONField(default=dict, blank=True)
     waiting_since = models.DateTimeField(
         null=True, blank=True, help_text="Since when no model could answer."
     )
@@ -57,6 +65,8 @@ class EvaluationAnswer(Identified):
     answer = models.TextField(blank=True, default="")
     is_exact = models.BooleanField(default=False)
     fields = models.JSONField(default=dict, blank=True)  # {"intent": true, "city": false}
+    scores = models.JSONField(default=dict, blank=True)  # {"exact_match": 1.0, "rouge_l": 0.41}
+    notes = models.JSONField(default=dict, blank=True)  # {"judge": "Polite, but ..."}
     error = models.TextField(blank=True, default="")
     prompt_tokens = models.PositiveIntegerField(default=0)
     completion_tokens = models.PositiveIntegerField(default=0)

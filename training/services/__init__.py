@@ -12,6 +12,7 @@ from training.services.evaluations import (
     cancel_evaluation,
     create_evaluation,
 )
+from training.services.gates import set_alias_gate
 from training.services.runs import (
     RunIsOver,
     cancel_training_run,
@@ -33,5 +34,6 @@ __all__ = [
     "create_training_run",
     "pause_training_run",
     "resume_training_run",
+    "set_alias_gate",
     "upload_version",
 ]

@@ -1,7 +1,8 @@
 """Evaluations: which served models, on which split; the answers follow by themselves."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from django.db import transaction
@@ -10,7 +11,10 @@ from accounts import audit
 from accounts.models import Organization
 from common import jobs
 from common.errors import DomainError, InvalidInput, NotFound
+from training import served
 from training.choices import EVALUATION_OVER
+from training.metrics import reading
+from training.metrics.judge import Judge
 from training.models import DatasetSplit, Evaluation
 from training.services.datasets import check_name
 
@@ -32,17 +36,23 @@ def create_evaluation(
     model_names: Sequence[str],
     limit: int | None = None,
     max_tokens: int = 128,
+    metrics: Sequence[Mapping[str, Any]] = (),
     actor: audit.Actor = audit.SYSTEM,
     now: datetime,
 ) -> Evaluation:
     """Want models compared, the baseline first, by the names that clients call them by.
 
-    A model that is not ready yet is waited for. Raises InvalidInput with the field at fault,
-    NotFound for a dataset that the organization may not see.
+    `model@alias` stands for the name under which the revision of that alias is served. `metrics`
+    are measured beside exact match and fields (training/metrics/reading.py). A model that is not
+    ready yet is waited for. Raises InvalidInput with the field at fault, NotFound for a dataset
+    that the organization may not see.
     """
+    model_names = [served.resolve(organization, model_name) for model_name in model_names]
     check_name(name)
-    row = _find_split(organization, dataset_version_id, split)
+    row = find_split(organization, dataset_version_id, split)
     _check_models(model_names)
+    measured = reading.read(metrics)
+    _check_pairs(measured, model_names)
     if limit is not None and limit < 1:
         raise InvalidInput("No examples at all.", field="limit", remedy="Give 1 or more.")
     if not 1 <= max_tokens <= MAX_TOKENS:
@@ -57,6 +67,7 @@ def create_evaluation(
             name=name,
             split=row,
             model_names=list(model_names),
+            metrics=reading.write(measured),
             limit=limit,
             max_tokens=max_tokens,
             examples_total=min(row.examples, limit or row.examples),
@@ -69,7 +80,11 @@ def create_evaluation(
             action="evaluation.create",
             object_id=evaluation.pk,
             object_name=name,
-            after={"split": str(row), "model_names": list(model_names)},
+            after={
+                "split": str(row),
+                "model_names": list(model_names),
+                "metrics": reading.write(measured),
+            },
             now=now,
         )
         jobs.enqueue("training.evaluate_step", evaluation_id=str(evaluation.pk))
@@ -109,11 +124,12 @@ def cancel_evaluation(
     return evaluation
 
 
-def _find_split(organization: Organization, version_id: UUID, name: str) -> DatasetSplit:
+def find_split(organization: Organization, version_id: UUID, name: str) -> DatasetSplit:
+    """Raises NotFound, InvalidInput (split)."""
     rows = DatasetSplit.objects.filter(
         version=version_id, version__dataset__organization=organization
     )
-    splits = {row.name: row for row in rows}
+    splits = {row.name: row for row in rows.select_related("version__dataset")}
     if not splits:
         raise NotFound("No such dataset version.", field="dataset_version")
     if name not in splits:
@@ -122,7 +138,24 @@ def _find_split(organization: Organization, version_id: UUID, name: str) -> Data
             field="split",
             remedy=f"Use one of {', '.join(splits)}.",
         )
-    return splits[name]
+    found = splits[name]
+    if found.version.kind != "chat":
+        raise InvalidInput(
+            f"{found.version} has lines of kind {found.version.kind}, which ask no questions.",
+            field="dataset_version",
+            remedy="Use a dataset of conversations that end with the expected answer.",
+        )
+    return found
+
+
+def _check_pairs(metrics: Sequence[reading.Metric], names: Sequence[str]) -> None:
+    for index, each in enumerate(metrics):
+        if isinstance(each, Judge) and each.mode == "pairs" and len(names) < 2:
+            raise InvalidInput(
+                "Pairs need a second model.",
+                field=f"metrics.{index}.mode",
+                remedy="Name a candidate beside the baseline, or let the judge score.",
+            )
 
 
 def _check_models(names: Sequence[str]) -> None:

@@ -133,6 +133,12 @@ def test_models_are_compared_through_the_serving_path(platform: Platform, tmp_pa
         "exact_match": 1.0,
         "valid_json": 1.0,
         "fields": {"intent": 1.0, "order": 1.0},
+        "metrics": {
+            "exact_match": 1.0,
+            "valid_json": 1.0,
+            "field.intent": 1.0,
+            "field.order": 1.0,
+        },
         "errors": 0,
         "completion_tokens": 160,
     }
@@ -140,7 +146,7 @@ def test_models_are_compared_through_the_serving_path(platform: Platform, tmp_pa
     body = platform.bodies[0]
     assert (body["temperature"], body["max_tokens"]) == (0, 50)
     assert [message["role"] for message in body["messages"]] == ["system", "user"]
-    answer = EvaluationAnswer.objects.get(model_name="tuned", line=2)  # line 1 is blank
+    answer = EvaluationAnswer.objects.get(model_name="tuned", line=1)
     assert (answer.prompt, answer.revision) == ("Where is order 500?", tuned)
     result = EvaluationResult.objects.of(evaluation.organization).get(revision=tuned)
     assert result.metrics == {
@@ -325,3 +331,22 @@ def test_lines_that_are_gone_from_the_storage_are_a_failure(platform: Platform) 
     storage.blob_path(evaluation.split.blob_id).unlink()
     evaluation = run(evaluation)
     assert (evaluation.status, evaluation.status_reason) == (E.FAILED, "blob_missing")
+
+
+def test_calls_of_tools_are_compared_by_what_they_mean() -> None:
+    call = {"name": "find_order", "arguments": '{"id": 7, "fast": true}'}
+    message = {"role": "assistant", "tool_calls": [{"type": "function", "function": call}]}
+    line = {
+        "messages": [{"role": "user", "content": "Where is 7?"}, {**message, "content": None}],
+        "tools": [{"type": "function", "function": {"name": "find_order", "parameters": {}}}],
+    }
+    line["messages"][1]["tool_calls"][0]["id"] = "call_1"  # type: ignore[index]
+    version = make_version(name="calls", files={"heldout": json.dumps(line).encode()})
+    evaluation = want(dataset_version_id=version.pk)
+    question = next(evaluate._questions(evaluation))
+    assert question.body["tools"][0]["function"]["name"] == "find_order"
+    said = {"name": "find_order", "arguments": '{"fast":true,"id":7}'}
+    body = {"choices": [{"message": {"content": None, "tool_calls": [{"function": said}]}}]}
+    reply = asking._read(question, httpx.Response(200, json=body))
+    evaluate._store(evaluation, asking.Outcome(replies=[reply]))
+    assert EvaluationAnswer.objects.get().is_exact

@@ -67,6 +67,12 @@ def test_shares_are_over_what_was_asked() -> None:
         "exact_match": 0.5,
         "valid_json": pytest.approx(2 / 3),
         "fields": {"a": 1.0, "b": 0.0},
+        "metrics": {
+            "exact_match": 0.5,
+            "valid_json": pytest.approx(2 / 3),
+            "field.a": 1.0,
+            "field.b": 0.0,
+        },
     }
     assert summarize([])["exact_match"] == 0.0
     assert summarize([score("x", "x")])["valid_json"] is None

@@ -9,7 +9,7 @@ from accounts.tests.make import NOW
 from chips.models import Node
 from chips.tests.make import make_allocation, make_node
 from common.errors import DomainError
-from models_registry import services as registry
+from models_registry import promotion
 from models_registry.models import Revision
 from planner.placement import AcceleratorRequest
 from trainer.host import CheckSighting, Seen
@@ -302,7 +302,7 @@ def publish(scene: Scene, checks: list[dict[str, object]] | None) -> Revision:
 
 
 def promote(revision: Revision) -> None:
-    registry.move_alias(
+    promotion.move_alias(
         organization=revision.registered_model.organization,
         model_id=revision.registered_model_id,
         alias="champion",

@@ -8,7 +8,9 @@ from rest_framework.response import Response
 from accounts.api.views import OrganizationView
 from common.api import PAGING, ErrorBody, Pagination, paginated
 from training import selectors, services
+from training.answers import SHOWN, Filter
 from training.api import serializers
+from training.metrics import reading
 
 TRUTH = {"true": True, "false": False}
 
@@ -73,6 +75,16 @@ class EvaluationCancel(OrganizationView):
         return Response(serializers.EvaluationBody(evaluation).data, status=202)
 
 
+class MetricKinds(OrganizationView):
+    @extend_schema(
+        operation_id="evaluation_metrics_list",
+        responses={200: serializers.MetricKindBody(many=True)},
+    )
+    def get(self, request: Request) -> Response:
+        """Every kind of measure that an evaluation may be asked for, with its options."""
+        return Response(serializers.MetricKindBody(reading.describe(), many=True).data)
+
+
 class EvaluationAnswers(OrganizationView):
     @extend_schema(
         operation_id="evaluations_answers",
@@ -80,15 +92,32 @@ class EvaluationAnswers(OrganizationView):
             *PAGING,
             OpenApiParameter("model", str, description="Only this model's answers."),
             OpenApiParameter("exact", bool, description="Only right (true) or wrong ones (false)."),
+            OpenApiParameter(
+                "show",
+                str,
+                enum=[each for each in SHOWN if each != "all"],
+                description="Lines where the candidate is wrong, differs from the baseline, has "
+                "won or has lost, by `metric`.",
+            ),
+            OpenApiParameter("candidate", str, description="Whom `show` is about: the last one."),
+            OpenApiParameter("metric", str, description="What `show` goes by: exact_match."),
         ],
         responses={200: paginated(serializers.AnswerBody), 404: ErrorBody},
     )
     def get(self, request: Request, evaluation_id: UUID) -> Response:
         """Answer by answer, by line, the models of a line together."""
         evaluation = selectors.get_evaluation(self.organization, evaluation_id)
+        query = request.query_params
+        chosen = Filter(
+            show=query.get("show", "all"),
+            candidate=query.get("candidate", ""),
+            metric=query.get("metric", "exact_match"),
+        )
         rows = selectors.list_answers(
             evaluation,
             model_name=request.query_params.get("model", ""),
             is_exact=TRUTH.get(request.query_params.get("exact", "").lower()),
         )
+        if chosen.narrows:
+            rows = rows.filter(line__in=chosen.of(evaluation).values("line"))
         return Pagination.answer(rows, serializers.AnswerBody, request, self)

@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("models_registry", "0003_import_hub_token"),
+        ("models_registry", "0004_gates"),
     ]
 
     operations = [

@@ -1,0 +1,171 @@
+"""What comes of an evaluation's answers: means by model, and who is better than whom."""
+
+import itertools
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+from django.db import connection
+from django.db.models import Count, Max, Q, Sum
+
+from models_registry.models import EvaluationResult
+from training import scoring
+from training.metrics import paired, reading
+from training.metrics.judge import Judge
+from training.metrics.loss import Loss
+from training.metrics.paired import Comparison, Scores
+from training.models import Evaluation, EvaluationAnswer
+
+Figures = dict[str, dict[str, Comparison]]  # by model, by metric
+PERPLEXITY = "perplexity"
+
+
+def summarize(evaluation: Evaluation) -> dict[str, Any]:
+    """By model, over what is answered so far. An answer that never came counts as wrong."""
+    rows = EvaluationAnswer.objects.filter(evaluation=evaluation).order_by()
+    counted = rows.values("model_name").annotate(
+        examples=Count("pk"),
+        errors=Count("pk", filter=~Q(error="")),
+        completion_tokens=Sum("completion_tokens"),
+    )
+    counts = {row["model_name"]: row for row in counted}
+    means = _means(evaluation)
+    results = {}
+    for name in evaluation.model_names:
+        row = counts.get(name, {"examples": 0, "errors": 0, "completion_tokens": 0})
+        figures = means.get(name, {})
+        for metric in reading.read(evaluation.metrics):
+            if isinstance(metric, Loss) and metric.name in figures:
+                figures[PERPLEXITY] = math.exp(min(figures[metric.name], 700.0))
+        results[name] = scoring.summary(row["examples"], figures) | {
+            "errors": row["errors"],
+            "completion_tokens": row["completion_tokens"],
+        }
+    return results
+
+
+def _means(evaluation: Evaluation) -> dict[str, dict[str, float]]:
+    """In the database: a hundred thousand rows of scores are not worth carrying here each time."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT answer.model_name, each.key, avg(each.value::float8)"
+            " FROM training_evaluationanswer answer, jsonb_each_text(answer.scores) each"
+            " WHERE answer.evaluation_id = %s GROUP BY 1, 2 ORDER BY 1, 2",
+            [evaluation.pk],
+        )
+        found: dict[str, dict[str, float]] = {}
+        for model_name, metric, mean in cursor.fetchall():
+            found.setdefault(model_name, {})[metric] = float(mean)
+    return found
+
+
+def compare(evaluation: Evaluation) -> dict[str, Figures]:
+    """Every model with every other, metric by metric: {baseline: {candidate: {metric: ...}}}."""
+    names = list(evaluation.model_names)
+    if len(names) < 2:
+        return {}
+    scores = _score_rows(evaluation)
+    lower = lower_is_better(evaluation.metrics)
+    found: dict[str, Figures] = {name: {} for name in names}
+    for first, second in itertools.combinations(names, 2):
+        for metric, rows in scores.items():
+            if first not in rows or second not in rows:
+                continue
+            seen = paired.compare(rows[first], rows[second], lower_is_better=metric in lower)
+            if seen is not None:
+                found[first].setdefault(second, {})[metric] = seen
+                found[second].setdefault(first, {})[metric] = _turned(seen)
+    return found
+
+
+def lower_is_better(metrics: Iterable[Mapping[str, Any]]) -> set[str]:
+    """Names of an evaluation's metrics of which less is better."""
+    return {each["name"] for each in _named(metrics) if each["kind"] == "loss"} | {PERPLEXITY}
+
+
+def _named(metrics: Iterable[Mapping[str, Any]]) -> Iterable[Mapping[str, Any]]:
+    return ({"name": each["kind"]} | dict(each) for each in metrics)
+
+
+def _score_rows(evaluation: Evaluation) -> dict[str, dict[str, Scores]]:
+    """By metric and model, one number a line, NaN where there is none."""
+    answers = EvaluationAnswer.objects.filter(evaluation=evaluation).order_by()
+    size = (answers.aggregate(last=Max("line"))["last"] or 0) + 1
+    rows: dict[str, dict[str, Scores]] = {}
+    values = answers.values_list("model_name", "line", "scores")
+    for model_name, line, scores in values.iterator(chunk_size=5000):
+        for metric, value in scores.items():
+            row = rows.setdefault(metric, {})
+            if model_name not in row:
+                row[model_name] = np.full(size, np.nan)
+            row[model_name][line] = value
+    return rows
+
+
+def _turned(seen: Comparison) -> Comparison:
+    opposite = {"better": "worse", "worse": "better"}
+    return replace(
+        seen,
+        difference=-seen.difference,
+        low=-seen.high,
+        high=-seen.low,
+        verdict=opposite.get(seen.verdict, seen.verdict),
+        wins=seen.losses,
+        losses=seen.wins,
+    )
+
+
+def against_baseline(evaluation: Evaluation, found: Mapping[str, Figures]) -> dict[str, Any]:
+    """As the evaluation keeps it: {candidate: {metric: {"difference", "low", "high", ...}}}."""
+    return _as_json(found.get(evaluation.model_names[0], {}))
+
+
+def keep(
+    evaluation: Evaluation,
+    revisions: Mapping[str, UUID],
+    found: Mapping[str, Figures],
+    *,
+    now: datetime,
+) -> None:
+    """Attach each model's figures to the revision that answered, with the intervals of its lead on
+    the other revisions: gates read them."""
+    for name, revision_id in revisions.items():
+        result = evaluation.results[name]
+        leads = {
+            str(other_id): {metric: seen.as_json() for metric, seen in found[other][name].items()}
+            for other, other_id in revisions.items()
+            if other_id != revision_id and name in found.get(other, {})
+        }
+        EvaluationResult.objects.update_or_create(
+            revision_id=revision_id,
+            evaluation_id=evaluation.pk,
+            split=evaluation.split.name,
+            defaults={
+                "organization": evaluation.organization,
+                "dataset_name": str(evaluation.split.version),
+                "dataset_version_id": evaluation.split.version_id,
+                "examples": result["examples"],
+                "metrics": result["metrics"],
+                "comparisons": leads,
+                "created_at": now,
+            },
+        )
+
+
+def judges(evaluation: Evaluation) -> list[Judge]:
+    return [each for each in reading.read(evaluation.metrics) if isinstance(each, Judge)]
+
+
+def losses(evaluation: Evaluation) -> list[Loss]:
+    return [each for each in reading.read(evaluation.metrics) if isinstance(each, Loss)]
+
+
+def _as_json(figures: Figures) -> dict[str, Any]:
+    return {
+        name: {metric: seen.as_json() for metric, seen in by_metric.items()}
+        for name, by_metric in figures.items()
+    }

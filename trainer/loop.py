@@ -74,6 +74,7 @@ class Training:
         self._progress, self._stopping = progress, stopping
         self._pulse = Pulse(progress)
         self._keeper = Keeper(spec, progress=progress, pulse=self._pulse)
+        self._tally = objectives.Tally()
         self._device = torch.device(spec.device)
         self._checkpoints = Path(spec.checkpoint_path)
         self._tokenizer = model.load_tokenizer(spec)
@@ -400,7 +401,10 @@ class Training:
             "output_path": self._spec.output_path,
         }
         parity_record = parity.record(
-            self._loaded, self._tokenizer, self._eval or self._train, spec=self._spec
+            self._loaded,
+            self._tokenizer,
+            [self._eval, self._train] if self._eval else [self._train],
+            spec=self._spec,
         )
 
         def fill(folder: Path) -> None:

@@ -1,8 +1,8 @@
 """What the trained model, still in memory, makes of some prompts: kept beside the result, so that
 whoever serves the result can see that it is the same model.
 
-    parity.json   {"dtype", "device", "template_sha256", "tokenizer_sha256",
-                   "prompts": [{"tokens": [...], "logprobs": [...]}]}
+    parity.json   {"dtype", "numbers" (of the base while it was trained on), "device",
+                   "template_sha256", "tokenizer_sha256", "prompts": [{"tokens": [...], "logprobs": [...]}]}
 
 `logprobs` are natural, and belong to the last tokens of each prompt, as many as there are.
 """
@@ -29,12 +29,15 @@ SCORED_TOKENS = 16  # of each: mostly the answer's end, which training has moved
 LONGEST_TOKENS = 256
 
 
-def record(loaded: Loaded, tokenizer: Any, data: TokenSet, *, spec: TrainSpec) -> dict[str, Any]:
-    """The record of a model on prompts spread evenly over `data`: always the same ones."""
+def record(
+    loaded: Loaded, tokenizer: Any, sets: Sequence[TokenSet], *, spec: TrainSpec
+) -> dict[str, Any]:
+    """The record of a model on prompts spread evenly over the first set, and over the next if it
+    has too few: always the same ones."""
     loaded.model.eval()
     prompts = []
     with torch.no_grad():
-        for example in choose(data.examples):
+        for example in choose([data.examples for data in sets]):
             batch = make_batch([example]).to(torch.device(spec.device))
             told = loaded.log_probabilities(batch).float().cpu()
             prompts.append(
@@ -46,6 +49,7 @@ def record(loaded: Loaded, tokenizer: Any, data: TokenSet, *, spec: TrainSpec) -
     loaded.model.train()
     return {
         "dtype": spec.dtype,
+        "numbers": "nf4" if spec.tuning == "qlora" else spec.dtype,
         "device": spec.device,
         "template_sha256": _sha256(str(tokenizer.chat_template)),
         "tokenizer_sha256": _sha256(tokenizer.backend_tokenizer.to_str()),
@@ -57,10 +61,12 @@ def write(folder: Path, found: dict[str, Any]) -> None:
     (folder / FILE).write_text(json.dumps(found), encoding="utf-8")
 
 
-def choose(examples: Sequence[Example]) -> list[Example]:
-    """At most PROMPTS of them, cut, with their last tokens marked instead of their answers'."""
-    count = min(PROMPTS, len(examples))
-    chosen = (examples[place * len(examples) // count] for place in range(count))
+def choose(sets: Sequence[Sequence[Example]]) -> list[Example]:
+    """At most PROMPTS examples, cut, with their last tokens marked instead of their answers'."""
+    chosen: list[Example] = []
+    for examples in sets:
+        count = min(PROMPTS - len(chosen), len(examples))
+        chosen += [examples[place * len(examples) // count] for place in range(count)]
     return [_marked(example) for example in chosen]
 
 

@@ -13,6 +13,7 @@ from chips import services as chips
 from chips.choices import NodeStatus, Purpose
 from chips.models import Allocation, Node
 from common import jobs, leases
+from planner.placement import AcceleratorRequest
 from training import planning
 from training.choices import HOLDING, EventLevel, RunStatus
 from training.models import Checkpoint, TrainingRun
@@ -117,7 +118,7 @@ def _allocate(run: TrainingRun, *, now: datetime) -> Allocation:
     return _ask(run, request, now=now)
 
 
-def _ask(run: TrainingRun, request: planning.AcceleratorRequest, *, now: datetime) -> Allocation:
+def _ask(run: TrainingRun, request: AcceleratorRequest, *, now: datetime) -> Allocation:
     return chips.allocate(
         organization=run.organization,
         purpose=Purpose.TRAINING,

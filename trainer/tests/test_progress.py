@@ -65,7 +65,7 @@ def test_a_full_disk_loses_no_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         room[0] -= count
         return count
 
-    monkeypatch.setattr(progress.os, "write", write)
+    monkeypatch.setattr("trainer.progress.os.write", write)
     with ProgressWriter(path, attempt=1) as writer:
         for step in range(3):
             writer.write(Kind.STEP, step=step)
@@ -82,7 +82,7 @@ def test_of_too_many_unwritten_lines_the_oldest_whole_ones_go(
     monkeypatch.setattr(progress, "_KEPT_BYTES", 300)
     with ProgressWriter(path, attempt=1) as writer:
         with monkeypatch.context() as full:
-            full.setattr(progress.os, "write", no_room)
+            full.setattr("trainer.progress.os.write", no_room)
             for step in range(20):
                 writer.write(Kind.STEP, step=step)
         writer.write(Kind.STEP, step=20)

@@ -16,7 +16,7 @@ from planner.placement import AcceleratorRequest
 from trainer.fake_host import FakeTrainerHost
 from trainer.host import Seen, Sighting
 from trainer.progress import Kind
-from training import placing, reconcile, services
+from training import outcomes, placing, reconcile, services
 from training.choices import RUN_TRANSITIONS, TERMINAL, RunStatus
 from training.models import Checkpoint, TrainingEvent, TrainingMetric, TrainingRun
 from training.tests.make import make_run
@@ -193,7 +193,7 @@ def test_a_killed_trainer_is_started_again_and_resumes(scene: Scene) -> None:
 
 def test_a_trainer_that_dies_again_and_again_fails_the_run(scene: Scene) -> None:
     scene.begin()
-    for attempt in range(1, reconcile.MAX_FAILURES + 1):
+    for attempt in range(1, outcomes.MAX_FAILURES + 1):
         assert scene.run.attempt == attempt
         scene.host.exit(scene.name, 1)
         scene.step(seconds=100)
@@ -201,7 +201,7 @@ def test_a_trainer_that_dies_again_and_again_fails_the_run(scene: Scene) -> None
     run = scene.run
     assert (run.status, run.status_reason) == (S.FAILED, "trainer_exited")
     assert "status 1" in run.message
-    assert len(scene.host.specs) == reconcile.MAX_FAILURES
+    assert len(scene.host.specs) == outcomes.MAX_FAILURES
     assert scene.held() == 0
     assert run.ended_at is not None
 
@@ -277,7 +277,7 @@ def test_cancel_ends_the_trainer_and_frees_the_accelerators(scene: Scene) -> Non
     scene.step()
     assert scene.host.stopped == [(scene.name, False)]
     assert scene.held() == 1  # it still runs
-    scene.step(seconds=reconcile.STOP_SECONDS + 1)
+    scene.step(seconds=outcomes.STOP_SECONDS + 1)
     assert scene.host.stopped[-1] == (scene.name, True)
     scene.step()
     run = scene.run
@@ -347,7 +347,7 @@ def test_a_trainer_of_an_earlier_attempt_is_killed_before_the_next_starts(scene:
 def test_a_start_that_cannot_be_is_tried_and_then_given_up(scene: Scene, settings) -> None:
     scene.place()
     settings.FACTORY_STORAGE = str(scene.tmp_path / "nothing-here")
-    for _ in range(reconcile.MAX_FAILURES):
+    for _ in range(outcomes.MAX_FAILURES):
         scene.step(seconds=100)
     run = scene.run
     assert (run.status, run.status_reason) == (S.FAILED, "blob_missing")
@@ -358,7 +358,7 @@ def test_a_result_that_cannot_be_published_is_tried_and_then_given_up(scene: Sce
     scene.begin()
     scene.finish_training()
     (scene.host.folder(scene.name) / "output" / "model.safetensors").write_bytes(b"torn")
-    for _ in range(reconcile.MAX_FAILURES + 3):
+    for _ in range(outcomes.MAX_FAILURES + 3):
         scene.step(seconds=100)
     run = scene.run
     assert run.status == S.FAILED
@@ -387,7 +387,7 @@ def test_accelerators_are_held_until_a_finished_trainer_is_gone(scene: Scene) ->
     scene.host.sightings[scene.name] = Sighting(Seen.RUNNING, 1)  # writing its last bytes
     scene.settle()
     assert (scene.run.status, scene.held()) == (S.PUBLISHING, 1)
-    scene.step(seconds=reconcile.STOP_SECONDS + 1)
+    scene.step(seconds=outcomes.STOP_SECONDS + 1)
     scene.settle()
     assert (scene.run.status, scene.held()) == (S.SUCCEEDED, 0)
 
@@ -397,7 +397,7 @@ def test_a_pending_runs_trainer_is_stopped_and_its_folder_kept(scene: Scene) -> 
     TrainingRun.objects.update(status=S.PENDING)
     assert reconcile.sweep_node(host=scene.host, now=scene.now) == frozenset()
     assert scene.host.stopped == [(scene.name, False)]
-    scene.now += timedelta(seconds=reconcile.STOP_SECONDS + 1)
+    scene.now += timedelta(seconds=outcomes.STOP_SECONDS + 1)
     reconcile.sweep_node(host=scene.host, now=scene.now)  # it does not end, and holds nothing
     assert scene.host.stopped[1:] == [(scene.name, True)]
     assert scene.host.folder(scene.name).exists()

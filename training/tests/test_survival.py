@@ -14,7 +14,7 @@ from models_registry.models import Revision
 from planner.placement import AcceleratorRequest
 from trainer.host import CheckSighting, Seen
 from trainer.progress import Kind
-from training import parity, placing, reconcile, services
+from training import outcomes, parity, placing, reconcile, services
 from training.choices import EventLevel, RunStatus
 from training.models import Checkpoint, TrainingEvent
 from training.tests.test_reconcile import Scene
@@ -80,7 +80,7 @@ def test_a_trainer_gets_as_long_for_its_last_checkpoint_as_its_pace_asks_for(sce
     scene.host.tell(Kind.STEP, step=11, total_steps=20, loss=2.5, patience_seconds=200.0)
     pause(scene)
     scene.step()
-    scene.step(seconds=reconcile.STOP_SECONDS + 1)
+    scene.step(seconds=outcomes.STOP_SECONDS + 1)
     assert scene.host.stopped[-1] == (scene.name, False)
     scene.step(seconds=200)
     assert scene.host.stopped[-1] == (scene.name, True)

@@ -17,6 +17,7 @@ class Capability(models.TextChoices):
     VIEW = "view", _("see models, datasets, runs, deployments")
     DEVELOP = "develop", _("create and change models, datasets, runs, deployments")
     INFER = "infer", _("call deployed models")
+    FINE_TUNE = "fine_tune", _("upload files and fine-tune models at /v1/")
     VIEW_USAGE = "view_usage", _("see usage and statements")
     MANAGE_KEYS = "manage_keys", _("create and revoke API keys")
     MANAGE_MEMBERS = "manage_members", _("invite and remove members")
@@ -29,6 +30,7 @@ class Scope(models.TextChoices):
     """What an API key was made for."""
 
     INFERENCE = "inference", _("Inference: call models at /v1/")
+    FINE_TUNING = "fine_tuning", _("Fine-tuning: files and fine-tuning jobs at /v1/")
     READ = "read", _("Read: see everything of the organization at /api/v1/")
     WRITE = "write", _("Write: change everything of the organization at /api/v1/")
     OPERATE = "operate", _("Operate: nodes, pools and prices (platform staff only)")

@@ -7,13 +7,14 @@ C = choices.Capability
 
 BY_ROLE: dict[str, frozenset[str]] = {
     Role.VIEWER: frozenset({C.VIEW, C.VIEW_USAGE}),
-    Role.DEVELOPER: frozenset({C.VIEW, C.VIEW_USAGE, C.DEVELOP, C.INFER}),
+    Role.DEVELOPER: frozenset({C.VIEW, C.VIEW_USAGE, C.DEVELOP, C.INFER, C.FINE_TUNE}),
     Role.ADMIN: frozenset(
         {
             C.VIEW,
             C.VIEW_USAGE,
             C.DEVELOP,
             C.INFER,
+            C.FINE_TUNE,
             C.MANAGE_KEYS,
             C.MANAGE_MEMBERS,
             C.VIEW_AUDIT,
@@ -24,6 +25,7 @@ BY_ROLE: dict[str, frozenset[str]] = {
 
 BY_SCOPE: dict[str, frozenset[str]] = {
     Scope.INFERENCE: frozenset({C.INFER}),
+    Scope.FINE_TUNING: frozenset({C.FINE_TUNE}),
     Scope.READ: frozenset({C.VIEW, C.VIEW_USAGE, C.VIEW_AUDIT}),
     Scope.WRITE: frozenset(
         {C.VIEW, C.VIEW_USAGE, C.VIEW_AUDIT, C.DEVELOP, C.MANAGE_KEYS, C.MANAGE_MEMBERS}

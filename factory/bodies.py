@@ -53,6 +53,8 @@ def _limit(content_type: bytes) -> int:
 async def _refuse(limit: int, send: Send) -> None:
     error = {
         "code": "body_too_large",
+        "type": "invalid_request_error",  # OpenAI's clients read this one, ours the remedy
+        "param": None,
         "message": f"The body of this request may have {limit:,} bytes.",
         "remedy": "Send less at once; files go into a multipart form.",
     }

@@ -23,6 +23,11 @@ app.conf.beat_schedule = {
         "schedule": 3.0,
         "options": {"expires": 6},
     },
+    "step-fine-tuning-jobs": {
+        "task": "openai_api.sweep",
+        "schedule": 2.0,
+        "options": {"expires": 4},
+    },
     "run-imports": {"task": "models_registry.sweep", "schedule": 5.0, "options": {"expires": 10}},
     "watch-nodes": {"task": "chips.watch_nodes", "schedule": 5.0, "options": {"expires": 10}},
     "ingest-usage": {"task": "usage.ingest", "schedule": 2.0, "options": {"expires": 4}},

@@ -1,4 +1,4 @@
-"""Every root of the platform; `/v1/` is not here, the gateway answers it (see asgi.py)."""
+"""Every root of the platform; of `/v1/` what the gateway leaves to Django (see asgi.py)."""
 
 from allauth.account.decorators import secure_admin_login
 from django.contrib import admin
@@ -28,6 +28,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("admin/", admin.site.urls),
     path("accounts/", include("allauth.urls")),
     path("api/v1/", include((api, "api"))),
+    path("v1/", include("openai_api.api.urls")),
     path("", include("console.urls")),
 ]
 

@@ -13,6 +13,7 @@ from deployments.choices import (
     ROLLOUT_TRANSITIONS,
 )
 from models_registry.choices import IMPORT_TRANSITIONS
+from openai_api.choices import JOB_TRANSITIONS
 from training.choices import EVALUATION_TRANSITIONS, RUN_TRANSITIONS, VERSION_TRANSITIONS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,6 +29,7 @@ ROOT = Path(__file__).resolve().parent.parent
         ("Load test", LOAD_TEST_TRANSITIONS),
         ("Training run", RUN_TRANSITIONS),
         ("Evaluation", EVALUATION_TRANSITIONS),
+        ("Fine-tuning job", JOB_TRANSITIONS),
         ("Import", IMPORT_TRANSITIONS),
         ("Dataset version", VERSION_TRANSITIONS),
     ],

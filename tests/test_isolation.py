@@ -17,12 +17,15 @@ from django.urls import URLPattern, URLResolver, get_resolver
 
 from accounts.tests.make import make_key, make_member, make_organization
 from console.tests.make import World, make_world
+from openai_api.models import FineTuningJob
+from openai_api.tests.make import make_job
 
 pytestmark = pytest.mark.django_db
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 METHODS = ("get", "post", "put", "patch", "delete")
 PUBLIC = {"pool_id", "organization", "alias"}  # names, and pools that are open to all
+OPENAI = "/v1/"  # files and fine-tuning jobs: with a key alone
 LEFT_OUT = ("admin/", "accounts/", "static/")  # staff alone; sign-in
 
 
@@ -36,6 +39,7 @@ class Url:
 
 
 def ids_of(world: World) -> dict[str, Any]:
+    job = FineTuningJob.objects.get(organization=world.organization)
     return {
         "model_id": world.model.pk,
         "revision_id": world.result.pk,
@@ -55,6 +59,9 @@ def ids_of(world: World) -> dict[str, Any]:
         "node_id": world.node.pk,
         "pool_id": world.node.pool_id,
         "organization": world.organization.slug,
+        "file_id": f"file-{job.training_file_id.hex}",
+        "job_id": f"ftjob-{job.pk.hex}",
+        "model": job.fine_tuned_model,
     }
 
 
@@ -98,7 +105,9 @@ def ghost_of(value: Any) -> Any:
 @pytest.fixture
 def world(tmp_path: Path, settings) -> World:
     settings.FACTORY_STORAGE = str(tmp_path / "storage")
-    return make_world(tmp_path, slug="retail", person="ada", now=NOW)
+    world = make_world(tmp_path, slug="retail", person="ada", now=NOW)
+    make_job(tmp_path, world.organization)
+    return world
 
 
 def secrets_of(world: World) -> list[str]:
@@ -114,21 +123,31 @@ def secrets_of(world: World) -> list[str]:
         world.model,
         world.key,
     )
-    return [*(str(row.pk) for row in rows), "retail-support", world.key.prefix]
+    job = FineTuningJob.objects.get(organization=world.organization)
+    openai = (job.pk.hex, job.training_file_id.hex, job.fine_tuned_model)
+    return [*(str(row.pk) for row in rows), *openai, "retail-support", world.key.prefix]
 
 
 def test_a_strangers_key_sees_nothing_at_any_url(world: World) -> None:
     secret = make_key(make_organization("bank"))
     client = Client(headers={"Authorization": f"Bearer {secret}"}, raise_request_exception=True)
-    visited = check(client, world, [u for u in all_urls(world) if u.path.startswith("/api/v1/")])
-    assert visited > 60
+    by_key = [u for u in all_urls(world) if u.path.startswith(("/api/v1/", OPENAI))]
+    assert check(client, world, by_key) > 120
 
 
 def test_a_strangers_session_sees_nothing_at_any_url(world: World) -> None:
     client = Client()
     client.force_login(make_member(make_organization("bank"), "bob"))
-    visited = check(client, world, all_urls(world))
+    with_session = [u for u in all_urls(world) if not u.path.startswith(OPENAI)]
+    visited = check(client, world, with_session)
     assert visited > 120
+
+
+def test_a_session_is_no_key(world: World) -> None:
+    client = Client()
+    client.force_login(world.person)
+    for url in [u for u in all_urls(world) if u.path.startswith(OPENAI)]:
+        assert client.get(url.path).status_code == 401, url.path
 
 
 def test_without_access_there_is_nothing_but_the_sign_in(world: World) -> None:

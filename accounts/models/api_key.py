@@ -17,7 +17,7 @@ class ApiKey(Identified, OfOrganization):
     secret_hash = models.BinaryField(max_length=32)
     scopes = ArrayField(models.CharField(max_length=16, choices=Scope))
     allowed_models = ArrayField(
-        models.CharField(max_length=120),
+        models.CharField(max_length=200),
         default=list,
         blank=True,
         help_text="Public model names the key may call; empty means all of the organization's.",

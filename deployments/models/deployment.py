@@ -13,7 +13,7 @@ class Deployment(Identified, OfOrganization, HasStatus, Leased):
 
     TRANSITIONS = DEPLOYMENT_TRANSITIONS
 
-    name = models.CharField(max_length=96)
+    name = models.CharField(max_length=200)
     # what is wanted
     revision = models.ForeignKey(Revision, on_delete=models.PROTECT, related_name="deployments")
     engine = models.CharField(max_length=40, default="transformers")

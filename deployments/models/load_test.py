@@ -18,7 +18,7 @@ class LoadTest(Identified, OfOrganization, HasStatus, Leased):
     TRANSITIONS = LOAD_TEST_TRANSITIONS
 
     deployment = models.ForeignKey(Deployment, on_delete=models.CASCADE, related_name="load_tests")
-    deployment_name = models.CharField(max_length=96)
+    deployment_name = models.CharField(max_length=200)
     revision = models.ForeignKey(
         Revision, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
     )

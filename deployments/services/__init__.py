@@ -12,6 +12,7 @@ from deployments.services.deployments import (
 )
 from deployments.services.guests import HostInUse, ServedByHost
 from deployments.services.load_tests import LoadTestRuns, cancel_load_test, start_load_test
+from deployments.services.results import serve_result
 from deployments.services.rollouts import (
     Change,
     NotGated,
@@ -47,6 +48,7 @@ __all__ = [
     "remove_autoscaling",
     "resume_rollout",
     "scale_deployment",
+    "serve_result",
     "set_autoscaling",
     "start_load_test",
     "update_deployment",

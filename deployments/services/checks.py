@@ -1,5 +1,7 @@
 """Whether what somebody wants of a deployment can be wanted at all."""
 
+import re
+
 from django.core.exceptions import ValidationError
 
 from chips.models import Pool
@@ -14,6 +16,7 @@ from models_registry.models import Revision
 from models_registry.models.registered_model import NAME
 
 MAX_REPLICAS = 64
+FINE_TUNED = re.compile(r"(?=.{1,200}$)ft(:[A-Za-z0-9._-]*){4,5}")
 SERVED_WHOLE = {RevisionKind.BASE, RevisionKind.FULL}
 
 
@@ -23,8 +26,10 @@ class NotServable(DomainError):
     code = "not_servable"
 
 
-def check_name(name: str) -> None:
-    """Raises InvalidInput."""
+def check_name(name: str, *, is_result: bool = False) -> None:
+    """`is_result`: it may be a fine-tuned model's. Raises InvalidInput."""
+    if is_result and FINE_TUNED.fullmatch(name):
+        return
     try:
         NAME(name)
     except ValidationError as error:

@@ -39,15 +39,18 @@ def create_deployment(
     settings: dict[str, Any] | None = None,
     host_id: UUID | None = None,
     own_replicas: bool = False,
+    is_result: bool = False,
     actor: audit.Actor = audit.SYSTEM,
     now: datetime,
 ) -> Deployment:
     """Want a revision served under a public name; also makes the route of that name.
 
     An adapter is served on the replicas of the deployment `host_id`, or else of one that serves its
-    base already, or else, and with `own_replicas` in any case, on replicas of its own. Raises NotFound (revision), InvalidInput by field, NotServable, NameTaken.
+    base already, or else, and with `own_replicas` in any case, on replicas of its own. `is_result`:
+    the name may be that of a fine-tuned model, which nobody gives by hand. Raises NotFound
+    (revision), InvalidInput by field, NotServable, NameTaken.
     """
-    checks.check_name(name)
+    checks.check_name(name, is_result=is_result)
     checks.check_replicas(replicas)
     content = Content(
         revision_id=revision_id,

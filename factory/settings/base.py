@@ -97,6 +97,7 @@ INSTALLED_APPS = [
     "usage",
     "console",
     "gateway",
+    "openai_api",
     "agent",
     "factory",
 ]
@@ -263,6 +264,8 @@ GATEWAY_CONCURRENCY = int(os.environ.get("GATEWAY_CONCURRENCY", "2000"))
 GATEWAY_HOLD_SECONDS = float(os.environ.get("GATEWAY_HOLD_SECONDS", "120"))
 GATEWAY_RESTART_HOLD_SECONDS = float(os.environ.get("GATEWAY_RESTART_HOLD_SECONDS", "10"))
 GATEWAY_MOST_HELD = int(os.environ.get("GATEWAY_MOST_HELD", "256"))
+# Of one key to files and fine-tuning jobs, in all web processes together.
+OPENAI_API_REQUESTS_PER_MINUTE = int(os.environ.get("OPENAI_API_REQUESTS_PER_MINUTE", "1000"))
 
 CELERY_BROKER_URL = broker_url(REDIS_URL)
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True

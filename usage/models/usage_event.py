@@ -14,7 +14,7 @@ class UsageEvent(OfOrganization):
     key_name = models.CharField(max_length=80, blank=True, default="")
     model_name = models.CharField(max_length=200)
     deployment_id = models.UUIDField(null=True, blank=True)
-    deployment_name = models.CharField(max_length=96, blank=True, default="")
+    deployment_name = models.CharField(max_length=200, blank=True, default="")
     replica_id = models.UUIDField(null=True, blank=True)
     revision_id = models.UUIDField(null=True, blank=True)
     endpoint = models.CharField(max_length=40, default="chat/completions")

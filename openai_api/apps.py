@@ -1,0 +1,7 @@
+from django.apps import AppConfig
+from django.utils.translation import gettext_lazy as _
+
+
+class OpenAiApiConfig(AppConfig):
+    name = "openai_api"
+    verbose_name = _("OpenAI's files and fine-tuning")

@@ -61,7 +61,7 @@ def _hyperparameters(job: FineTuningJob, version: DatasetVersion, tuning: str) -
     if "batch_size" in given:
         values |= {"batch_size": given["batch_size"], "gradient_accumulation": 1}
     if "learning_rate_multiplier" in given:
-        rate = LEARNING_RATES.get(tuning, LEARNING_RATES[Tuning.LORA])
+        rate = _usual_rate(METHODS[Method(job.method)], tuning)
         values["learning_rate"] = rate * given["learning_rate_multiplier"]
     if "beta" in given:
         values["beta"] = given["beta"]
@@ -74,6 +74,12 @@ def _hyperparameters(job: FineTuningJob, version: DatasetVersion, tuning: str) -
     if tuning != Tuning.FULL:
         values.setdefault("snapshots_kept", SNAPSHOTS_KEPT)
     return values
+
+
+def _usual_rate(method: str, tuning: str) -> float:
+    """What the multiplier multiplies; a tuning that there is not is refused later."""
+    rates = LEARNING_RATES[method]
+    return rates.get(tuning, rates[Tuning.LORA])
 
 
 def _steps(version: DatasetVersion, values: Mapping[str, Any]) -> int:
@@ -98,7 +104,7 @@ def shown_hyperparameters(job: FineTuningJob) -> dict[str, Any]:
     if job.run is None:
         return {name: job.hyperparameters.get(name, "auto") for name in known}
     values = job.run.hyperparameters
-    rate = LEARNING_RATES.get(job.run.tuning, LEARNING_RATES[Tuning.LORA])
+    rate = _usual_rate(job.run.method, job.run.tuning)
     found = {
         "n_epochs": math.ceil(values["epochs"]),
         "batch_size": values["batch_size"] * values["gradient_accumulation"],

@@ -12,7 +12,7 @@ from models_registry import cache
 from models_registry import services as registry
 from models_registry.choices import RevisionKind, SourceKind
 from trainer.host import CheckSighting, Seen, Sighting, TrainerHost
-from training import parity, planning
+from training import parity, planning, snapshots
 from training.choices import EventLevel, RunStatus, Tuning
 from training.models import TrainingRun
 from training.outcomes import (
@@ -56,6 +56,7 @@ def step_publishing(
     folders = RunFolders(host.folder(str(run.pk)))
     found = parity.record(run, check.report, now=now) if parity.is_recorded(folders) else {}
     try:
+        snapshots.publish(run, folders, now=now)
         revision = registry.publish_folder(
             organization=run.organization,
             name=run.output_name,

@@ -5,20 +5,37 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('accounts', '0001_initial'),
+        ("accounts", "0001_initial"),
     ]
 
     operations = [
         migrations.AlterField(
-            model_name='apikey',
-            name='allowed_models',
-            field=django.contrib.postgres.fields.ArrayField(base_field=models.CharField(max_length=200), blank=True, default=list, help_text="Public model names the key may call; empty means all of the organization's.", size=None),
+            model_name="apikey",
+            name="allowed_models",
+            field=django.contrib.postgres.fields.ArrayField(
+                base_field=models.CharField(max_length=200),
+                blank=True,
+                default=list,
+                help_text="Public model names the key may call; empty means all of the organization's.",
+                size=None,
+            ),
         ),
         migrations.AlterField(
-            model_name='apikey',
-            name='scopes',
-            field=django.contrib.postgres.fields.ArrayField(base_field=models.CharField(choices=[('inference', 'Inference: call models at /v1/'), ('fine_tuning', 'Fine-tuning: files and fine-tuning jobs at /v1/'), ('read', 'Read: see everything of the organization at /api/v1/'), ('write', 'Write: change everything of the organization at /api/v1/'), ('operate', 'Operate: nodes, pools and prices (platform staff only)')], max_length=16), size=None),
+            model_name="apikey",
+            name="scopes",
+            field=django.contrib.postgres.fields.ArrayField(
+                base_field=models.CharField(
+                    choices=[
+                        ("inference", "Inference: call models at /v1/"),
+                        ("fine_tuning", "Fine-tuning: files and fine-tuning jobs at /v1/"),
+                        ("read", "Read: see everything of the organization at /api/v1/"),
+                        ("write", "Write: change everything of the organization at /api/v1/"),
+                        ("operate", "Operate: nodes, pools and prices (platform staff only)"),
+                    ],
+                    max_length=16,
+                ),
+                size=None,
+            ),
         ),
     ]

@@ -4,20 +4,19 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('deployments', '0009_adapters'),
+        ("deployments", "0009_adapters"),
     ]
 
     operations = [
         migrations.AlterField(
-            model_name='deployment',
-            name='name',
+            model_name="deployment",
+            name="name",
             field=models.CharField(max_length=200),
         ),
         migrations.AlterField(
-            model_name='loadtest',
-            name='deployment_name',
+            model_name="loadtest",
+            name="deployment_name",
             field=models.CharField(max_length=200),
         ),
     ]

@@ -6,100 +6,254 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
-        ('accounts', '0001_initial'),
-        ('models_registry', '0003_import_hub_token'),
-        ('training', '0002_evaluation_waiting_since'),
+        ("accounts", "0001_initial"),
+        ("models_registry", "0003_import_hub_token"),
+        ("training", "0004_runs_that_survive"),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='File',
+            name="File",
             fields=[
-                ('id', models.UUIDField(default=common.ids.new_id, editable=False, primary_key=True, serialize=False)),
-                ('filename', models.CharField(max_length=255)),
-                ('purpose', models.CharField(choices=[('fine-tune', 'Fine-tuning'), ('fine-tune-results', 'Results of fine-tuning'), ('batch', 'Batch'), ('evals', 'Evaluation'), ('user_data', 'Other')], max_length=32)),
-                ('size_bytes', models.BigIntegerField()),
-                ('created_at', models.DateTimeField()),
-                ('expires_at', models.DateTimeField(blank=True, null=True)),
-                ('deleted_at', models.DateTimeField(blank=True, null=True)),
-                ('blob', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='models_registry.blob')),
-                ('organization', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='accounts.organization')),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=common.ids.new_id, editable=False, primary_key=True, serialize=False
+                    ),
+                ),
+                ("filename", models.CharField(max_length=255)),
+                (
+                    "purpose",
+                    models.CharField(
+                        choices=[
+                            ("fine-tune", "Fine-tuning"),
+                            ("fine-tune-results", "Results of fine-tuning"),
+                            ("batch", "Batch"),
+                            ("evals", "Evaluation"),
+                            ("user_data", "Other"),
+                        ],
+                        max_length=32,
+                    ),
+                ),
+                ("size_bytes", models.BigIntegerField()),
+                ("created_at", models.DateTimeField()),
+                ("expires_at", models.DateTimeField(blank=True, null=True)),
+                ("deleted_at", models.DateTimeField(blank=True, null=True)),
+                (
+                    "blob",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="models_registry.blob",
+                    ),
+                ),
+                (
+                    "organization",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="accounts.organization",
+                    ),
+                ),
             ],
             options={
-                'ordering': ['-id'],
+                "ordering": ["-id"],
             },
         ),
         migrations.CreateModel(
-            name='FineTuningJob',
+            name="FineTuningJob",
             fields=[
-                ('id', models.UUIDField(default=common.ids.new_id, editable=False, primary_key=True, serialize=False)),
-                ('status_reason', models.CharField(blank=True, default='', max_length=64)),
-                ('message', models.TextField(blank=True, default='')),
-                ('status_changed_at', models.DateTimeField(blank=True, null=True)),
-                ('lease_token', models.UUIDField(blank=True, editable=False, null=True)),
-                ('leased_until', models.DateTimeField(blank=True, editable=False, null=True)),
-                ('model_name', models.CharField(help_text='As the client said it.', max_length=200)),
-                ('method', models.CharField(choices=[('supervised', 'Supervised'), ('dpo', 'Direct preference optimization')], default='supervised', max_length=16)),
-                ('hyperparameters', models.JSONField(blank=True, default=dict)),
-                ('platform', models.JSONField(blank=True, default=dict, help_text='What only this platform knows: tuning, hardware.')),
-                ('suffix', models.CharField(blank=True, default='', max_length=64)),
-                ('seed', models.BigIntegerField()),
-                ('metadata', models.JSONField(blank=True, null=True)),
-                ('fine_tuned_model', models.CharField(max_length=200, unique=True)),
-                ('cancel_requested_at', models.DateTimeField(blank=True, null=True)),
-                ('requested_by', models.CharField(blank=True, default='', max_length=150)),
-                ('status', models.CharField(choices=[('validating', 'Files are checked'), ('training', 'Training'), ('succeeded', 'Succeeded'), ('failed', 'Failed'), ('cancelled', 'Cancelled')], default='validating', max_length=16)),
-                ('error', models.JSONField(blank=True, default=dict)),
-                ('created_at', models.DateTimeField()),
-                ('ended_at', models.DateTimeField(blank=True, null=True)),
-                ('base_revision', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='models_registry.revision')),
-                ('init_revision', models.ForeignKey(blank=True, help_text='The adapter that training goes on from.', null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='models_registry.revision')),
-                ('organization', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='accounts.organization')),
-                ('result_file', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to='openai_api.file')),
-                ('run', models.OneToOneField(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='training.trainingrun')),
-                ('training_file', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='openai_api.file')),
-                ('validation_file', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='openai_api.file')),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=common.ids.new_id, editable=False, primary_key=True, serialize=False
+                    ),
+                ),
+                ("status_reason", models.CharField(blank=True, default="", max_length=64)),
+                ("message", models.TextField(blank=True, default="")),
+                ("status_changed_at", models.DateTimeField(blank=True, null=True)),
+                ("lease_token", models.UUIDField(blank=True, editable=False, null=True)),
+                ("leased_until", models.DateTimeField(blank=True, editable=False, null=True)),
+                (
+                    "model_name",
+                    models.CharField(help_text="As the client said it.", max_length=200),
+                ),
+                (
+                    "method",
+                    models.CharField(
+                        choices=[
+                            ("supervised", "Supervised"),
+                            ("dpo", "Direct preference optimization"),
+                        ],
+                        default="supervised",
+                        max_length=16,
+                    ),
+                ),
+                ("hyperparameters", models.JSONField(blank=True, default=dict)),
+                (
+                    "platform",
+                    models.JSONField(
+                        blank=True,
+                        default=dict,
+                        help_text="What only this platform knows: tuning, hardware.",
+                    ),
+                ),
+                ("suffix", models.CharField(blank=True, default="", max_length=64)),
+                ("seed", models.BigIntegerField()),
+                ("metadata", models.JSONField(blank=True, null=True)),
+                ("fine_tuned_model", models.CharField(max_length=200, unique=True)),
+                ("cancel_requested_at", models.DateTimeField(blank=True, null=True)),
+                ("requested_by", models.CharField(blank=True, default="", max_length=150)),
+                (
+                    "status",
+                    models.CharField(
+                        choices=[
+                            ("validating", "Files are checked"),
+                            ("training", "Training"),
+                            ("succeeded", "Succeeded"),
+                            ("failed", "Failed"),
+                            ("cancelled", "Cancelled"),
+                        ],
+                        default="validating",
+                        max_length=16,
+                    ),
+                ),
+                ("error", models.JSONField(blank=True, default=dict)),
+                ("created_at", models.DateTimeField()),
+                ("ended_at", models.DateTimeField(blank=True, null=True)),
+                (
+                    "base_revision",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="models_registry.revision",
+                    ),
+                ),
+                (
+                    "init_revision",
+                    models.ForeignKey(
+                        blank=True,
+                        help_text="The adapter that training goes on from.",
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="models_registry.revision",
+                    ),
+                ),
+                (
+                    "organization",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="accounts.organization",
+                    ),
+                ),
+                (
+                    "result_file",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="+",
+                        to="openai_api.file",
+                    ),
+                ),
+                (
+                    "run",
+                    models.OneToOneField(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="training.trainingrun",
+                    ),
+                ),
+                (
+                    "training_file",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="openai_api.file",
+                    ),
+                ),
+                (
+                    "validation_file",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="openai_api.file",
+                    ),
+                ),
             ],
             options={
-                'ordering': ['-id'],
+                "ordering": ["-id"],
             },
         ),
         migrations.CreateModel(
-            name='JobEvent',
+            name="JobEvent",
             fields=[
-                ('id', models.UUIDField(default=common.ids.new_id, editable=False, primary_key=True, serialize=False)),
-                ('at', models.DateTimeField()),
-                ('level', models.CharField(default='info', max_length=8)),
-                ('message', models.TextField()),
-                ('data', models.JSONField(blank=True, default=dict)),
-                ('job', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='events', to='openai_api.finetuningjob')),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=common.ids.new_id, editable=False, primary_key=True, serialize=False
+                    ),
+                ),
+                ("at", models.DateTimeField()),
+                ("level", models.CharField(default="info", max_length=8)),
+                ("message", models.TextField()),
+                ("data", models.JSONField(blank=True, default=dict)),
+                (
+                    "job",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="events",
+                        to="openai_api.finetuningjob",
+                    ),
+                ),
             ],
             options={
-                'ordering': ['job', '-id'],
+                "ordering": ["job", "-id"],
             },
         ),
         migrations.AddIndex(
-            model_name='file',
-            index=models.Index(fields=['organization', '-id'], name='openai_api__organiz_496a21_idx'),
+            model_name="file",
+            index=models.Index(
+                fields=["organization", "-id"], name="openai_api__organiz_496a21_idx"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='file',
-            constraint=models.CheckConstraint(condition=models.Q(('blob__isnull', False), ('deleted_at__isnull', False), _connector='OR'), name='file_has_content_until_deleted'),
+            model_name="file",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("blob__isnull", False), ("deleted_at__isnull", False), _connector="OR"
+                ),
+                name="file_has_content_until_deleted",
+            ),
         ),
         migrations.AddIndex(
-            model_name='finetuningjob',
-            index=models.Index(fields=['organization', '-id'], name='openai_api__organiz_350378_idx'),
+            model_name="finetuningjob",
+            index=models.Index(
+                fields=["organization", "-id"], name="openai_api__organiz_350378_idx"
+            ),
         ),
         migrations.AddIndex(
-            model_name='finetuningjob',
-            index=models.Index(fields=['status'], name='openai_api__status_425feb_idx'),
+            model_name="finetuningjob",
+            index=models.Index(fields=["status"], name="openai_api__status_425feb_idx"),
         ),
         migrations.AddConstraint(
-            model_name='finetuningjob',
-            constraint=models.CheckConstraint(condition=models.Q(('status__in', ['validating', 'training', 'succeeded', 'failed', 'cancelled'])), name='job_status_known'),
+            model_name="finetuningjob",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("status__in", ["validating", "training", "succeeded", "failed", "cancelled"])
+                ),
+                name="job_status_known",
+            ),
         ),
     ]

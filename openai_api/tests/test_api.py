@@ -116,7 +116,7 @@ def test_a_job_is_created_followed_and_cancelled(client: openai.OpenAI, tmp_path
     assert (job.metadata, job.result_files, job.error) == ({"team": "a"}, [], None)
 
     row = FineTuningJob.objects.get(pk=names.read_id("ftjob", job.id))
-    reconcile.step_job(row.pk, now=NOW)
+    reconcile.step_job(row.pk, now=timezone.now())
     row.refresh_from_db()
     follow(row.run)
     job = is_whole(client.fine_tuning.jobs.retrieve(job.id))
@@ -203,7 +203,7 @@ def test_keys_are_those_of_the_platform_with_a_scope(tmp_path: Path, settings) -
         key = make_key(organization, scopes=scopes) if scopes else "sk-af-0000000000-none"
         client = Client(headers={"Authorization": f"Bearer {key}"})
         answer = getattr(client, method)(path)
-        return answer.status_code, answer.json().get("error", {}).get("code")
+        return answer.status_code, (answer.json().get("error") or {}).get("code")
 
     assert Client().get(job).status_code == 401
     assert ask("get", job) == (401, "invalid_api_key")

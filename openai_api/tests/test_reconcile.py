@@ -194,8 +194,25 @@ def test_a_job_is_cancelled_before_and_after_its_files_were_read(tmp_path: Path)
     other = services.cancel_job(organization=other.organization, job_id=other.pk, now=NOW)
     assert other.run.cancel_requested_at == NOW
     assert selectors.status_of(other) == "cancelled"
-    with pytest.raises(services.JobIsOver):
-        services.cancel_job(organization=job.organization, job_id=job.pk, now=NOW)
+
+    failed = step(make_job(tmp_path, model="tiny", platform={"tuning": "origami"}))
+    for act in (services.cancel_job, services.pause_job, services.resume_job):
+        with pytest.raises(services.JobIsOver):
+            act(organization=failed.organization, job_id=failed.pk, now=NOW)
+
+
+def test_a_job_is_paused_and_resumed(tmp_path: Path) -> None:
+    job = make_job(tmp_path)
+    with pytest.raises(services.JobNotReady):
+        services.pause_job(organization=job.organization, job_id=job.pk, now=NOW)
+    job = step(job)
+    job = services.pause_job(organization=job.organization, job_id=job.pk, now=NOW)
+    assert job.run.pause_requested_at == NOW
+    assert selectors.status_of(job) == "paused"
+    TrainingRun.objects.filter(pk=job.run.pk).update(status=RunStatus.PAUSED)
+    assert list(selectors.list_unsettled()) == []
+    job = services.resume_job(organization=job.organization, job_id=job.pk, now=NOW)
+    assert (job.run.pause_requested_at, selectors.status_of(job)) == (None, "queued")
 
 
 def test_a_failed_run_fails_the_job_with_its_reason(tmp_path: Path) -> None:

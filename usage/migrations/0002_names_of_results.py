@@ -4,15 +4,14 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('usage', '0001_initial'),
+        ("usage", "0001_initial"),
     ]
 
     operations = [
         migrations.AlterField(
-            model_name='usageevent',
-            name='deployment_name',
-            field=models.CharField(blank=True, default='', max_length=200),
+            model_name="usageevent",
+            name="deployment_name",
+            field=models.CharField(blank=True, default="", max_length=200),
         ),
     ]

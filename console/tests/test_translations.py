@@ -14,7 +14,7 @@ from django.utils.translation.template import templatize
 FOLDER = Path(settings.BASE_DIR) / "locale" / "zh_Hans" / "LC_MESSAGES"
 APPS = [
     "accounts", "chips", "common", "console", "deployments", "factory", "models_registry",
-    "training", "usage",
+    "openai_api", "training", "usage",
 ]  # fmt: skip
 CALLS = {"_", "gettext", "gettext_lazy", "ngettext", "ngettext_lazy"}
 QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')

@@ -12,7 +12,7 @@ from django.db.models import Q, QuerySet
 from openai_api.models import FineTuningJob, JobEvent
 from training.models import TrainingEvent, TrainingMetric
 
-METRIC_KEY = re.compile(r"m([0-9a-f]{1,16})")
+NUMBER_KEY = re.compile(r"([jm])([0-9a-f]{1,15})")  # of a job's event, of a metric
 ROW_KEY = re.compile(r"[0-9a-f]{32}")
 LEVELS = {"info", "warn", "error"}
 SAID = {  # what a run's events without words of their own say
@@ -78,21 +78,21 @@ def _older(place: _Place, rank: int) -> Q:
 
 
 def _find(key: str, kinds: list[QuerySet[Any]]) -> _Place:
-    if metric := METRIC_KEY.fullmatch(key):
-        wanted: list[tuple[int, Any]] = [(2, int(metric[1], 16))]
+    pk: int | UUID
+    if number := NUMBER_KEY.fullmatch(key):
+        rank, pk = {"j": 0, "m": 2}[number[1]], int(number[2], 16)
     elif ROW_KEY.fullmatch(key):
-        wanted = [(0, UUID(key)), (1, UUID(key))]
+        rank, pk = 1, UUID(key)
     else:
-        wanted = []
-    for rank, pk in wanted:
-        row = kinds[rank].filter(pk=pk).first()
-        if row is not None:
-            return _Place(at=row.at, rank=rank, pk=row.pk)
-    raise NoSuchEvent(key)
+        raise NoSuchEvent(key)
+    row = kinds[rank].filter(pk=pk).first()
+    if row is None:
+        raise NoSuchEvent(key)
+    return _Place(at=row.at, rank=rank, pk=row.pk)
 
 
 def _of_event(row: JobEvent) -> Told:
-    return Told(row.pk.hex, row.at, row.message, level=row.level, data=row.data)
+    return Told(f"j{row.pk:x}", row.at, row.message, level=row.level, data=row.data)
 
 
 def _of_run_event(row: TrainingEvent) -> Told:

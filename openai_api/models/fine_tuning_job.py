@@ -70,8 +70,9 @@ class FineTuningJob(Identified, OfOrganization, HasStatus, Leased):
         return self.fine_tuned_model
 
 
-class JobEvent(Identified):
-    """Something that happened to a job outside of its run: files checked, the result served."""
+class JobEvent(models.Model):
+    """Something that happened to a job outside of its run: files checked, the result served. Ids are
+    numbers: of events of one moment they say the order."""
 
     job = models.ForeignKey(FineTuningJob, on_delete=models.CASCADE, related_name="events")
     at = models.DateTimeField()

@@ -12,7 +12,7 @@ from django.test import Client
 from django.utils import timezone
 
 from accounts.choices import Scope
-from accounts.tests.make import NOW, make_key, make_organization
+from accounts.tests.make import make_key, make_organization
 from openai_api import names, reconcile
 from openai_api.api.urls import is_ours
 from openai_api.models import File, FineTuningJob

@@ -72,7 +72,7 @@ class _Attend(torch.autograd.Function):  # type: ignore[misc] # torch is Any to 
         parts = _split(joined, heads, line)
         out = joined.new_empty(len(joined), heads.heads * heads.size)
         logs = joined.new_empty(heads.heads, len(joined), dtype=torch.float32)
-        failed = library.load().attend(
+        failed = library.compiled().attend(
             _line_of(joined, heads, line), *map(address, parts), address(out), address(logs)
         )
         _check(failed)
@@ -87,7 +87,7 @@ class _Attend(torch.autograd.Function):  # type: ignore[misc] # torch is Any to 
         heads, line = ctx.heads, ctx.line
         parts = _split(joined, heads, line)
         part_slopes = [torch.empty_like(part) for part in parts]
-        failed = library.load().attend_back(
+        failed = library.compiled().attend_back(
             _line_of(joined, heads, line),
             *map(address, (*parts, out, logs, slopes[0].contiguous(), *part_slopes)),
         )
@@ -97,7 +97,7 @@ class _Attend(torch.autograd.Function):  # type: ignore[misc] # torch is Any to 
         if ctx.needs_input_grad[1]:
             of_norms = joined.new_zeros(threads, 2, heads.size, dtype=torch.float32)
         of_joined = torch.empty_like(joined)
-        library.load().join_heads_back(
+        library.compiled().join_heads_back(
             _heads_of(joined, heads, line),
             *map(address, (joined, *part_slopes, of_joined, of_norms)),
         )
@@ -115,7 +115,7 @@ def _split(
     queries = joined.new_empty(heads.heads, tokens, heads.size)
     keys = joined.new_empty(heads.key_heads, tokens, heads.size)
     values = torch.empty_like(keys)
-    library.load().split_heads(
+    library.compiled().split_heads(
         _heads_of(joined, heads, line), *map(address, (joined, queries, keys, values))
     )
     return queries, keys, values
@@ -197,7 +197,9 @@ def _causal(
     if before:
         mask = torch.ones(tokens, len(keys), dtype=torch.bool, device=queries.device).tril(before)
     attended = functional.scaled_dot_product_attention(
-        *(part.transpose(0, 1)[None] for part in (queries, keys, values)),
+        queries.transpose(0, 1)[None],
+        keys.transpose(0, 1)[None],
+        values.transpose(0, 1)[None],
         attn_mask=mask,
         is_causal=mask is None,
         scale=scale,

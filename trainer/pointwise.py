@@ -78,7 +78,7 @@ class _Gated(torch.autograd.Function):  # type: ignore[misc]
     def forward(ctx: Any, both: torch.Tensor) -> torch.Tensor:
         rows, width = both.shape[0], both.shape[1] // 2
         out = both.new_empty(rows, width)
-        library.load().gated(
+        library.compiled().gated(
             library.address(both), library.address(out), rows, width, torch.get_num_threads()
         )
         ctx.save_for_backward(both)
@@ -88,7 +88,7 @@ class _Gated(torch.autograd.Function):  # type: ignore[misc]
     def backward(ctx: Any, *slopes: torch.Tensor) -> torch.Tensor:
         (both,) = ctx.saved_tensors
         slope = torch.empty_like(both)
-        library.load().gated_back(
+        library.compiled().gated_back(
             library.address(both),
             library.address(slopes[0].contiguous()),
             library.address(slope),
@@ -105,7 +105,7 @@ def _add_norm(
     rows, width = x.shape
     total = x if added is None else torch.empty_like(x)
     out, inverse = torch.empty_like(x), x.new_empty(rows, dtype=torch.float32)
-    library.load().add_norm(
+    library.compiled().add_norm(
         address(x), address(added), address(weight), address(total), address(out),
         address(inverse), rows, width, epsilon, torch.get_num_threads(),
     )  # fmt: skip
@@ -125,7 +125,7 @@ def _add_norm_back(
     slopes, threads = torch.empty_like(total), torch.get_num_threads()
     of_weight = total.new_zeros(threads, width, dtype=torch.float32) if wants_weight else None
     past = None if total_slopes is None else total_slopes.contiguous()
-    library.load().add_norm_back(
+    library.compiled().add_norm_back(
         address(total), address(weight), address(inverse), address(out_slopes.contiguous()),
         address(past), address(slopes), address(of_weight), rows, width, threads,
     )  # fmt: skip

@@ -52,6 +52,11 @@ def usable(tensor: torch.Tensor) -> Any | None:
     return load()
 
 
+def compiled() -> Any:
+    """The library, where `usable` has said that it is there."""
+    return load()
+
+
 @cache
 def load() -> Any | None:
     """The library; None, and a line in the log, where it cannot be built."""

@@ -107,7 +107,7 @@ def ours(loaded: Loaded, examples: list[Example], *, share: bool) -> tuple[float
 def distance(found: dict[str, torch.Tensor], exact: dict[str, torch.Tensor]) -> float:
     apart = sum(float((found[name].float() - exact[name]).square().sum()) for name in exact)
     size = sum(float(value.square().sum()) for value in exact.values())
-    return (apart / size) ** 0.5
+    return float((apart / size) ** 0.5)
 
 
 @pytest.mark.parametrize("share", [False, True])

@@ -16,6 +16,7 @@ from django.utils.translation import gettext as _
 
 WIDTH, HEIGHT = 1000.0, 400.0
 MAX_POINTS = 300
+LINES = 8  # colours and strokes that the stylesheet has
 
 Point = tuple[float, float]
 
@@ -68,7 +69,7 @@ def line_chart(
     csv_url: str = "",
     format_x: Callable[[float], str] | None = None,
 ) -> Chart:
-    """A chart of up to four lines; `x_max` keeps room for what is still to come."""
+    """A chart of up to LINES lines; `x_max` keeps room for what is still to come."""
     drawn = [one for one in series if one.points]
     xs = [x for one in drawn for x, _y in one.points]
     ys = [y for one in drawn for _x, y in one.points if math.isfinite(y)]
@@ -94,7 +95,8 @@ def line_chart(
         lines.append(
             DrawnSeries(
                 label=one.label,
-                css=f"series-{min(number + one.faint, 4)}" + (" chart-faint" if one.faint else ""),
+                css=f"series-{min(number + one.faint, LINES)}"
+                + (" chart-faint" if one.faint else ""),
                 path=_path([place(p) for p in points]),
                 faint=one.faint,
             )

@@ -13,7 +13,6 @@ from django.utils.translation import gettext_lazy as _
 from accounts.choices import Role, Scope
 from accounts.models import User
 from models_registry.choices import SourceKind, Visibility
-from training.choices import Tuning
 
 Choices = Sequence[tuple[str, str | Promise]]
 
@@ -187,84 +186,6 @@ class DatasetForm(forms.Form):
         for file in self.cleaned_data["more"]:
             found[(file.name or "").rsplit(".", 1)[0].lower().replace(" ", "-")] = file
         return found
-
-
-class RunForm(forms.Form):
-    """A new training run. Empty numbers mean the trainer's own defaults."""
-
-    base_revision = forms.ChoiceField(label=_("Base"), help_text=_("The revision to start from."))
-    dataset_version = forms.ChoiceField(label=_("Dataset version"))
-    train_split = forms.CharField(label=_("Split to learn from"), max_length=40, initial="train")
-    eval_split = forms.CharField(
-        label=_("Split to watch"),
-        max_length=40,
-        required=False,
-        initial="heldout",
-        help_text=_("Its loss is measured on the way. Empty: none."),
-    )
-    name = forms.CharField(label=_("Name of the run"), max_length=96)
-    output_name = forms.CharField(
-        label=_("Name of the resulting model"),
-        max_length=96,
-        help_text=_("A new model, or one of yours that gets a new revision."),
-    )
-    tuning = forms.ChoiceField(
-        label=_("What is trained"),
-        choices=Tuning.choices,
-        widget=forms.RadioSelect,
-        initial=Tuning.LORA,
-    )
-    epochs = forms.FloatField(
-        label=_("Epochs"), required=False, min_value=0.01, help_text=_("Passes over the lines.")
-    )
-    learning_rate = forms.FloatField(
-        label=_("Learning rate"),
-        required=False,
-        min_value=1e-8,
-        widget=forms.NumberInput(attrs={"step": "any"}),
-        help_text=_("Empty: 0.0002 for LoRA, 0.00002 for all weights."),
-    )
-    batch_size = forms.IntegerField(
-        label=_("Batch size"), required=False, min_value=1, help_text=_("Examples a step.")
-    )
-    max_length_tokens = forms.IntegerField(
-        label=_("Longest example, tokens"), required=False, min_value=8
-    )
-    lora_rank = forms.IntegerField(label=_("LoRA rank"), required=False, min_value=1)
-    max_minutes = forms.FloatField(
-        label=_("Time limit, minutes"),
-        required=False,
-        min_value=0.1,
-        widget=forms.NumberInput(attrs={"step": "any"}),
-    )
-    accelerators = forms.IntegerField(label=_("Accelerators"), min_value=1, initial=1)
-    pool_name = forms.ChoiceField(label=_("Pool"), required=False)
-
-    HYPERPARAMETERS = ("epochs", "learning_rate", "batch_size", "max_length_tokens", "lora_rank")
-
-    def __init__(
-        self, *args: Any, revisions: Choices, versions: Choices, pools: Choices, **kwargs: Any
-    ) -> None:
-        super().__init__(*args, **kwargs)
-        self.fields["base_revision"].choices = revisions  # type: ignore[attr-defined]
-        self.fields["dataset_version"].choices = versions  # type: ignore[attr-defined]
-        self.fields["pool_name"].choices = [  # type: ignore[attr-defined]
-            ("", _("Any that fits")),
-            *pools,
-        ]
-
-    def hyperparameters(self) -> dict[str, Any]:
-        """What was typed, and nothing else: the trainer has defaults for the rest."""
-        chosen = {
-            name: self.cleaned_data[name]
-            for name in self.HYPERPARAMETERS
-            if self.cleaned_data.get(name) is not None
-        }
-        if self.cleaned_data.get("tuning") == Tuning.FULL:
-            chosen.pop("lora_rank", None)
-        if self.cleaned_data.get("max_minutes") is not None:
-            chosen["max_seconds"] = self.cleaned_data["max_minutes"] * 60
-        return chosen
 
 
 class EvaluationForm(forms.Form):

@@ -11,7 +11,13 @@ from django.db.models import QuerySet
 
 from trainer.progress import ENDINGS, Kind, read_progress
 from training.choices import EventLevel
-from training.models import Checkpoint, TrainingEvent, TrainingMetric, TrainingRun
+from training.models import (
+    Checkpoint,
+    TrainingEvent,
+    TrainingMetric,
+    TrainingRun,
+    TrainingSample,
+)
 
 READS = 32  # of 8 MiB each: a run's whole file many times over
 MEASURED = ("loss", "learning_rate", "grad_norm", "tokens_per_second", "memory_bytes")
@@ -58,6 +64,7 @@ def take_up(run: TrainingRun, news: News, *, now: datetime) -> None:
     lines = [line for line in news.lines if isinstance(line.get("attempt"), int)]
     _write_metrics(run, lines, now=now)
     _write_checkpoints(run, lines, now=now)
+    _write_samples(run, lines, now=now)
     TrainingEvent.objects.bulk_create(
         _event(run, line, now=now) for line in lines if line["kind"] in TOLD
     )
@@ -146,13 +153,18 @@ def _write_metrics(run: TrainingRun, lines: Sequence[dict[str, Any]], *, now: da
                 step=step,
                 at=_at(line, now),
                 memory_bytes=_whole(line.get("memory_bytes")),
+                tokens_total=_whole(line.get("tokens_total")),
+                details=_details(line),
                 **values,
             )
         elif line["kind"] == Kind.EVAL:
             evaluated[step] = TrainingMetric(
                 run=run, step=step, at=_at(line, now), eval_loss=_number(line.get("eval_loss"))
             )
-    for rows, fields in ((measured, ["at", *MEASURED]), (evaluated, ["eval_loss"])):
+    for rows, fields in (
+        (measured, ["at", *MEASURED, "tokens_total", "details"]),
+        (evaluated, ["eval_loss"]),
+    ):
         TrainingMetric.objects.bulk_create(
             rows.values(),
             update_conflicts=True,
@@ -184,6 +196,34 @@ def _write_checkpoints(run: TrainingRun, lines: Sequence[dict[str, Any]], *, now
         present = Checkpoint.objects.filter(run=run, pruned_at=None).order_by("-step")
         older = list(present.values_list("pk", flat=True)[kept:])
         Checkpoint.objects.filter(pk__in=older).update(pruned_at=now)
+
+
+def _write_samples(run: TrainingRun, lines: Sequence[dict[str, Any]], *, now: datetime) -> None:
+    told: dict[int, TrainingSample] = {}
+    for line in lines:
+        step, answers = _whole(line.get("step")), line.get("samples")
+        if line["kind"] == Kind.SAMPLE and step is not None and isinstance(answers, list):
+            kept = [
+                {key: str(answer.get(key, "")).replace("\0", "") for key in ("prompt", "answer")}
+                for answer in answers
+                if isinstance(answer, dict)
+            ]
+            told[step] = TrainingSample(run=run, step=step, at=_at(line, now), answers=kept)
+    TrainingSample.objects.bulk_create(
+        told.values(),
+        update_conflicts=True,
+        unique_fields=["run", "step"],
+        update_fields=["at", "answers"],
+    )
+
+
+def _details(line: dict[str, Any]) -> dict[str, float]:
+    """Finite numbers by name."""
+    told = line.get("metrics")
+    if not isinstance(told, dict):
+        return {}
+    found = {str(name)[:40]: _number(value) for name, value in told.items()}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _at(line: dict[str, Any], now: datetime) -> datetime:

@@ -17,6 +17,7 @@ from training.models import (
     TrainingEvent,
     TrainingMetric,
     TrainingRun,
+    TrainingSample,
 )
 
 LEARNT = "train"
@@ -99,6 +100,11 @@ def get_run(organization: Organization, run_id: UUID) -> TrainingRun:
 def list_metrics(run: TrainingRun) -> QuerySet[TrainingMetric]:
     """By step."""
     return TrainingMetric.objects.filter(run=run).order_by("step")
+
+
+def list_samples(run: TrainingRun) -> QuerySet[TrainingSample]:
+    """By step."""
+    return TrainingSample.objects.filter(run=run).order_by("step")
 
 
 def list_events(run: TrainingRun) -> QuerySet[TrainingEvent]:

@@ -16,7 +16,7 @@ from console.tests.make import chat_lines, make_node, make_version
 from deployments.models import Autoscaling, Deployment
 from models_registry.models import RevisionImport
 from models_registry.tests.make import make_revision
-from training.models import Dataset, DatasetVersion, TrainingRun
+from training.models import Dataset, DatasetVersion
 
 pytestmark = pytest.mark.django_db
 
@@ -117,37 +117,6 @@ def test_the_name_of_another_dataset_is_refused_beside_the_field(client: Client)
     assert answer.status_code == 422
     assert "name" in answer.context["form"].errors
     assert Dataset.objects.count() == 1
-
-
-def test_a_run_is_wanted_with_what_was_typed(client: Client, tmp_path: Path) -> None:
-    base = make_revision(tmp_path)
-    version = make_version(make_organization(), now=NOW)
-    data = {
-        "base_revision": str(base.pk),
-        "dataset_version": str(version.pk),
-        "train_split": "train",
-        "eval_split": "heldout",
-        "name": "first",
-        "output_name": "support-tiny",
-        "tuning": "full",
-        "epochs": "2.5",
-        "max_minutes": "3",
-        "lora_rank": "8",
-        "accelerators": "1",
-        "pool_name": "",
-    }
-    wrong = client.post(reverse("console:run_create"), data | {"train_split": "nope"})
-    assert wrong.status_code == 422
-    assert "train_split" in wrong.context["form"].errors
-    assert 'value="support-tiny"' in wrong.content.decode()
-    assert client.post(reverse("console:run_create"), data).status_code == 302
-    run = TrainingRun.objects.get()
-    assert run.tuning == "full"
-    assert run.hyperparameters["epochs"] == 2.5
-    assert run.hyperparameters["max_seconds"] == 180
-    client.post(reverse("console:run_cancel", args=[run.pk]))
-    run.refresh_from_db()
-    assert run.cancel_requested_at is not None
 
 
 def test_a_deployment_is_made_scaled_and_deleted(client: Client, tmp_path: Path) -> None:

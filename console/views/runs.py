@@ -1,10 +1,11 @@
 """Training runs: is it learning, when is it done, was it worth it?"""
 
+from typing import Any
 from uuid import UUID
 
 from django.db.models import Q
 from django.db.models.functions import Mod
-from django.http import HttpResponse
+from django.http import HttpResponse, StreamingHttpResponse
 from django.shortcuts import get_object_or_404
 from django.urls import reverse
 from django.utils.translation import gettext as _
@@ -12,22 +13,22 @@ from django.views.decorators.http import require_POST
 
 from accounts.choices import Capability
 from common.errors import DomainError
-from console import charts, formats, forms, offers, tables
+from console import charts, formats, run_costs, tables
 from console.downloads import csv_download, text_download
 from console.pages import (
     ConsoleRequest,
-    add_refusal,
     console_page,
     done,
     refuse,
-    show,
     show_live,
 )
-from training import services
+from training import selectors, services, tensorboard
 from training.choices import TERMINAL, RunStatus, Tuning
 from training.models import TrainingRun
+from training.progress import MEASURED
 
 MOST_METRICS = 1000
+SHOWN_SAMPLES = 4
 
 
 @console_page()
@@ -74,54 +75,6 @@ def run_list(request: ConsoleRequest) -> HttpResponse:
     )
 
 
-@console_page(Capability.DEVELOP)
-def run_create(request: ConsoleRequest) -> HttpResponse:
-    form = forms.RunForm(
-        request.POST or None,
-        revisions=offers.revisions(request.organization, adapters=False),
-        versions=offers.dataset_versions(request.organization),
-        pools=offers.pools(request.organization),
-        initial={
-            "base_revision": request.GET.get("base", ""),
-            "dataset_version": request.GET.get("data", ""),
-        },
-    )
-    if request.method == "POST" and form.is_valid():
-        asked = form.cleaned_data
-        try:
-            run = services.create_training_run(
-                organization=request.organization,
-                name=asked["name"],
-                base_revision_id=UUID(asked["base_revision"]),
-                dataset_version_id=UUID(asked["dataset_version"]),
-                train_split=asked["train_split"],
-                eval_split=asked["eval_split"],
-                output_name=asked["output_name"],
-                tuning=asked["tuning"],
-                hyperparameters=form.hyperparameters(),
-                accelerators=asked["accelerators"],
-                pool_name=asked["pool_name"],
-                actor=request.actor,
-                now=request.now,
-            )
-        except DomainError as error:
-            add_refusal(form, error)
-        else:
-            text = _("%(name)s starts as soon as accelerators are free.") % {"name": run.name}
-            return done(request, text, reverse("console:run", args=[run.pk]))
-    return show(
-        request,
-        "console/runs/create.html",
-        {
-            "title": _("New training run"),
-            "lede": _("It is placed as soon as accelerators are free, and goes on if you leave."),
-            "crumbs": [{"label": _("Training runs"), "url": reverse("console:runs")}],
-            "form": form,
-        },
-        status=422 if form.errors else 200,
-    )
-
-
 @require_POST
 @console_page(Capability.DEVELOP)
 def run_cancel(request: ConsoleRequest, run_id: UUID) -> HttpResponse:
@@ -134,6 +87,34 @@ def run_cancel(request: ConsoleRequest, run_id: UUID) -> HttpResponse:
     except DomainError as error:
         return refuse(request, error, to)
     return done(request, _("%(name)s is being stopped.") % {"name": run.name}, to)
+
+
+@require_POST
+@console_page(Capability.DEVELOP)
+def run_pause(request: ConsoleRequest, run_id: UUID) -> HttpResponse:
+    run = _find(request, run_id)
+    to = reverse("console:run", args=[run.pk])
+    try:
+        services.pause_training_run(
+            organization=request.organization, run_id=run.pk, actor=request.actor, now=request.now
+        )
+    except DomainError as error:
+        return refuse(request, error, to)
+    return done(request, _("%(name)s saves a checkpoint and pauses.") % {"name": run.name}, to)
+
+
+@require_POST
+@console_page(Capability.DEVELOP)
+def run_resume(request: ConsoleRequest, run_id: UUID) -> HttpResponse:
+    run = _find(request, run_id)
+    to = reverse("console:run", args=[run.pk])
+    try:
+        services.resume_training_run(
+            organization=request.organization, run_id=run.pk, actor=request.actor, now=request.now
+        )
+    except DomainError as error:
+        return refuse(request, error, to)
+    return done(request, _("%(name)s goes on from its last checkpoint.") % {"name": run.name}, to)
 
 
 @console_page()
@@ -155,6 +136,13 @@ def run_detail(request: ConsoleRequest, run_id: UUID) -> HttpResponse:
             "charts": _charts(run),
             "held_out": run.dataset_version.splits.exclude(name=run.train_split).first(),
             "pace": _pace(run),
+            "may_pause": run.status not in TERMINAL
+            and run.status != RunStatus.PUBLISHING
+            and run.pause_requested_at is None
+            and run.cancel_requested_at is None,
+            "may_resume": run.pause_requested_at is not None and run.cancel_requested_at is None,
+            "cost": run_costs.so_far(run, now=request.now),
+            "samples": list(selectors.list_samples(run).order_by("-step")[:SHOWN_SAMPLES]),
         },
         moving=run.status not in TERMINAL,
     )
@@ -180,6 +168,17 @@ def run_metrics_csv(request: ConsoleRequest, run_id: UUID) -> HttpResponse:
 
 
 @console_page()
+def run_tensorboard(request: ConsoleRequest, run_id: UUID) -> StreamingHttpResponse:
+    run = _find(request, run_id)
+    name = tensorboard.file_name(run)
+    return StreamingHttpResponse(
+        tensorboard.event_file(run),
+        content_type="application/octet-stream",
+        headers={"Content-Disposition": f'attachment; filename="{name}"'},
+    )
+
+
+@console_page()
 def run_log(request: ConsoleRequest, run_id: UUID) -> HttpResponse:
     run = _find(request, run_id)
     return text_download(run.log_tail, f"{run.name}.log")
@@ -198,34 +197,46 @@ def _find(request: ConsoleRequest, run_id: UUID) -> TrainingRun:
 
 def _charts(run: TrainingRun) -> list[charts.Chart]:
     metrics = _metrics(run)
-    raw = [(float(step), loss) for step, loss, _eval, _speed in metrics if loss is not None]
-    held_out = [(float(step), loss) for step, _loss, loss, _speed in metrics if loss is not None]
-    speed = [(float(step), rate) for step, _loss, _eval, rate in metrics if rate is not None]
-    csv_url = reverse("console:run_metrics", args=[run.pk])
+    raw = _line(metrics, "loss")
     series = [charts.Series(_("Training loss"), charts.smoothed(raw, weight=0.6))]
     if len(raw) > 20:
         series.insert(0, charts.Series(_("Training loss, each point"), raw, faint=True))
-    series.append(charts.Series(_("Held-out loss"), held_out))
-    total = float(run.total_steps) if run.total_steps else None
+    series.append(charts.Series(_("Held-out loss"), _line(metrics, "eval_loss")))
+    rates = [charts.Series(_("Learning rate"), _line(metrics, "learning_rate"))]
+    norms = [charts.Series(_("Gradient norm"), _line(metrics, "grad_norm"))]
+    speed = [charts.Series(_("Tokens per second"), _line(metrics, "tokens_per_second"))]
+    memory = [(x, y / formats.GIB) for x, y in _line(metrics, "memory_bytes")]
+    drawn = [
+        (_("Loss by step"), _("Loss (nats per token)"), series, False),
+        (_("Speed by step"), _("Tokens per second"), speed, True),
+        (_("Learning rate by step"), _("Learning rate"), rates, True),
+        (_("Gradient norm by step"), _("Gradient norm"), norms, True),
+        (_("Memory by step"), _("GiB"), [charts.Series(_("Memory"), memory)], True),
+    ]
+    if any("reward_margin" in metric["details"] for metric in metrics):
+        margins = [
+            (float(metric["step"]), metric["details"]["reward_margin"])
+            for metric in metrics
+            if "reward_margin" in metric["details"]
+        ]
+        line = [charts.Series(_("Reward margin"), margins)]
+        drawn.insert(1, (_("Reward margin by step"), _("Reward margin"), line, False))
     return [
         charts.line_chart(
-            title=_("Loss by step"),
+            title=title,
             x_title=_("Step"),
-            y_title=_("Loss (nats per token)"),
-            series=series,
-            x_max=total,
-            csv_url=csv_url,
-        ),
-        charts.line_chart(
-            title=_("Speed by step"),
-            x_title=_("Step"),
-            y_title=_("Tokens per second"),
-            series=[charts.Series(_("Tokens per second"), speed)],
-            x_max=total,
-            y_from_zero=True,
-            csv_url=csv_url,
-        ),
+            y_title=y_title,
+            series=lines,
+            x_max=float(run.total_steps) if run.total_steps else None,
+            y_from_zero=from_zero,
+            csv_url=reverse("console:run_metrics", args=[run.pk]),
+        )
+        for title, y_title, lines, from_zero in drawn
     ]
+
+
+def _line(metrics: list[dict[str, Any]], name: str) -> list[charts.Point]:
+    return [(float(row["step"]), float(row[name])) for row in metrics if row[name] is not None]
 
 
 def _settings(run: TrainingRun) -> list[tuple[str, object]]:
@@ -237,14 +248,14 @@ def _settings(run: TrainingRun) -> list[tuple[str, object]]:
     ]
 
 
-def _metrics(run: TrainingRun) -> list[tuple[int, float | None, float | None, float | None]]:
-    """Step, loss, held-out loss and speed; of a long run every so many rows."""
+def _metrics(run: TrainingRun) -> list[dict[str, Any]]:
+    """By step; of a long run every so many rows."""
     rows = run.metrics.order_by("step")
     every = rows.count() // MOST_METRICS + 1
     if every > 1:
         kept = Q(place=0) | Q(eval_loss__isnull=False)
         rows = rows.annotate(place=Mod("id", every)).filter(kept)
-    return list(rows.values_list("step", "loss", "eval_loss", "tokens_per_second"))
+    return list(rows.values("step", "details", "eval_loss", *MEASURED))
 
 
 def _pace(run: TrainingRun) -> str:

@@ -24,6 +24,7 @@ from training.models import (
     TrainingEvent,
     TrainingMetric,
     TrainingRun,
+    TrainingSample,
 )
 
 JSON_TYPES: dict[Any, str] = {int: "integer", float: "number", str: "string", bool: "boolean"}
@@ -278,7 +279,22 @@ class MetricBody(serializers.ModelSerializer):
             "grad_norm",
             "tokens_per_second",
             "memory_bytes",
+            "tokens_total",
+            "details",
         ]
+
+
+class SampleAnswerBody(serializers.Serializer):
+    prompt = serializers.CharField()
+    answer = serializers.CharField()
+
+
+class SampleBody(serializers.ModelSerializer):
+    answers = SampleAnswerBody(many=True, read_only=True)
+
+    class Meta:
+        model = TrainingSample
+        fields = ["step", "at", "answers"]
 
 
 class TrainingEventBody(serializers.ModelSerializer):
@@ -417,3 +433,32 @@ class GateBody(serializers.ModelSerializer):
     class Meta:
         model = AliasGate
         fields = ["alias", "rule", "created_at", "changed_at"]
+
+
+class RunIds(serializers.Serializer):
+    run = serializers.ListField(child=serializers.UUIDField())
+
+
+class ComparedRun(serializers.Serializer):
+    id = serializers.UUIDField()
+    name = serializers.CharField()
+
+
+class ComparedRow(serializers.Serializer):
+    group = serializers.CharField()
+    name = serializers.CharField()
+    differs = serializers.BooleanField()
+    values = serializers.ListField(child=serializers.JSONField(allow_null=True))
+
+
+class CurvesBody(serializers.Serializer):
+    run = serializers.UUIDField(source="run.pk")
+    loss = serializers.ListField(child=serializers.ListField(child=serializers.FloatField()))
+    eval_loss = serializers.ListField(child=serializers.ListField(child=serializers.FloatField()))
+
+
+class ComparisonBody(serializers.Serializer):
+    runs = ComparedRun(many=True)
+    rows = ComparedRow(many=True)
+    by = serializers.CharField()
+    curves = CurvesBody(many=True)

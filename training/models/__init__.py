@@ -6,7 +6,13 @@ from training.models.dataset import (
     DatasetVersion,
 )
 from training.models.evaluation import Evaluation, EvaluationAnswer
-from training.models.training_run import Checkpoint, TrainingEvent, TrainingMetric, TrainingRun
+from training.models.training_run import (
+    Checkpoint,
+    TrainingEvent,
+    TrainingMetric,
+    TrainingRun,
+    TrainingSample,
+)
 
 __all__ = [
     "Checkpoint",
@@ -20,4 +26,5 @@ __all__ = [
     "TrainingEvent",
     "TrainingMetric",
     "TrainingRun",
+    "TrainingSample",
 ]

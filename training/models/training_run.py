@@ -144,11 +144,31 @@ class TrainingMetric(models.Model):
     grad_norm = models.FloatField(null=True)
     tokens_per_second = models.FloatField(null=True)
     memory_bytes = models.BigIntegerField(null=True)
+    tokens_total = models.BigIntegerField(null=True)  # trained on by then
+    details = models.JSONField(default=dict)  # what the method tells beside its loss, by name
 
     class Meta:
         ordering = ["run", "step"]
         constraints = [
             models.UniqueConstraint(fields=["run", "step"], name="metric_once_per_step"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.run} step {self.step}"
+
+
+class TrainingSample(models.Model):
+    """What the model answered to the run's fixed prompts at a step: [{"prompt", "answer"}]."""
+
+    run = models.ForeignKey(TrainingRun, on_delete=models.CASCADE, related_name="samples")
+    step = models.PositiveIntegerField()
+    at = models.DateTimeField()
+    answers = models.JSONField(default=list)
+
+    class Meta:
+        ordering = ["run", "step"]
+        constraints = [
+            models.UniqueConstraint(fields=["run", "step"], name="sample_once_per_step"),
         ]
 
     def __str__(self) -> str:

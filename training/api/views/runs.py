@@ -1,5 +1,6 @@
 from uuid import UUID
 
+from django.http import StreamingHttpResponse
 from django.utils import timezone
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
@@ -7,7 +8,7 @@ from rest_framework.response import Response
 
 from accounts.api.views import OrganizationView
 from common.api import PAGING, ErrorBody, Pagination, paginated
-from training import selectors, services
+from training import comparing, selectors, services, tensorboard
 from training.api import serializers
 from training.choices import RunStatus
 
@@ -151,3 +152,55 @@ class RunLog(OrganizationView):
         """The end of the trainer's log."""
         run = selectors.get_run(self.organization, run_id)
         return Response(serializers.LogBody(run).data)
+
+
+class RunSamples(OrganizationView):
+    @extend_schema(
+        operation_id="training_runs_samples",
+        parameters=PAGING,
+        responses={200: paginated(serializers.SampleBody), 404: ErrorBody},
+    )
+    def get(self, request: Request, run_id: UUID) -> Response:
+        """What the model answered to the run's fixed prompts, by step."""
+        rows = selectors.list_samples(selectors.get_run(self.organization, run_id))
+        return Pagination.answer(rows, serializers.SampleBody, request, self)
+
+
+class RunTensorBoard(OrganizationView):
+    @extend_schema(
+        operation_id="training_runs_tensorboard",
+        responses={(200, "application/octet-stream"): bytes, 404: ErrorBody},
+    )
+    def get(self, request: Request, run_id: UUID) -> StreamingHttpResponse:
+        """The run's metrics and samples as a TensorBoard event file, up to now."""
+        run = selectors.get_run(self.organization, run_id)
+        return StreamingHttpResponse(
+            tensorboard.event_file(run),
+            content_type="application/octet-stream",
+            headers={"Content-Disposition": f'attachment; filename="{tensorboard.file_name(run)}"'},
+        )
+
+
+class RunCompare(OrganizationView):
+    @extend_schema(
+        operation_id="training_runs_compare",
+        parameters=[
+            OpenApiParameter("run", UUID, many=True, required=True, description="Two to eight."),
+            OpenApiParameter("by", str, enum=comparing.AXES),
+        ],
+        responses={200: serializers.ComparisonBody, 400: ErrorBody, 404: ErrorBody},
+    )
+    def get(self, request: Request) -> Response:
+        """Runs side by side: every value, which of them differ, and their curves by step, by
+        tokens or by hours."""
+        ids = serializers.RunIds(data={"run": request.query_params.getlist("run")})
+        ids.is_valid(raise_exception=True)
+        runs = comparing.find_runs(self.organization, ids.validated_data["run"])
+        axis = request.query_params.get("by", comparing.AXES[0])
+        body = {
+            "runs": [{"id": run.pk, "name": run.name} for run in runs],
+            "rows": comparing.table(runs),
+            "by": axis,
+            "curves": [comparing.curves(run, axis=axis) for run in runs],
+        }
+        return Response(serializers.ComparisonBody(body).data)

@@ -69,7 +69,7 @@ def fits(most: int) -> Callable[[Batch, Loss], Any]:
     """Batches of more rows than that do not."""
 
     def disturbed(batch: Batch, honest: Loss) -> Any:
-        if batch.rows > most and torch.is_grad_enabled():
+        if len(batch.lengths) > most and torch.is_grad_enabled():
             raise RuntimeError(OUT_OF_MEMORY)
         return honest()
 
@@ -94,7 +94,7 @@ def test_a_later_attempt_knows_how_little_memory_there_is(
     spec, stop, seen = make_spec(tmp_path, base=base, **SHORT), threading.Event(), []
 
     def stop_after_a_while(batch: Batch, honest: Loss) -> Any:
-        seen.append(batch.rows)
+        seen.append(len(batch.lengths))
         if len(seen) == 12:
             stop.set()
         return fits(2)(batch, honest)

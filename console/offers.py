@@ -32,7 +32,7 @@ def revisions(organization: Organization, *, adapters: bool = True) -> list[Choi
 
 def dataset_versions(organization: Organization) -> list[Choice]:
     """Its dataset versions, the newest first, with their splits."""
-    rows = DatasetVersion.objects.filter(dataset__organization=organization)
+    rows = DatasetVersion.objects.filter(dataset__organization=organization, status="ready")
     rows = rows.select_related("dataset").prefetch_related("splits").order_by("-created_at")[:MOST]
     return [
         (str(row.pk), f"{row} ({', '.join(split.name for split in row.splits.all())})")

@@ -51,6 +51,7 @@ LOOKS: dict[str, Look] = {
     "lost": Look("bad", "cross", _("Lost")),
     "failed": Look("bad", "cross", _("Failed")),
     "invalid": Look("bad", "cross", _("Invalid")),
+    "refused": Look("bad", "cross", _("Refused")),
     "rejected": Look("bad", "cross", _("Refused")),
     "revoked": Look("", "cross", _("Revoked")),
     "expired": Look("", "clock", _("Expired")),

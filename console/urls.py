@@ -7,6 +7,7 @@ from console.views import (
     autoscaling,
     changing,
     chips,
+    dataset_versions,
     datasets,
     deploying,
     deployments,
@@ -30,6 +31,8 @@ from console.views import (
 
 app_name = "console"
 
+VERSION = "datasets/versions/<uuid:version_id>/"
+
 urlpatterns = [
     path("", overview.overview, name="overview"),
     path("search/", search.search, name="search"),
@@ -45,7 +48,13 @@ urlpatterns = [
     path("datasets/upload/", datasets.dataset_upload, name="dataset_upload"),
     path("datasets/<uuid:dataset_id>/", datasets.dataset_detail, name="dataset"),
     path("datasets/<uuid:dataset_id>/upload/", datasets.dataset_upload, name="dataset_new_version"),
-    path("datasets/versions/<uuid:version_id>/", datasets.version_detail, name="dataset_version"),
+    path(VERSION, dataset_versions.version_detail, name="dataset_version"),
+    path(
+        f"{VERSION}findings/",
+        dataset_versions.version_findings,
+        name="dataset_version_findings",
+    ),
+    path(f"{VERSION}lines/", dataset_versions.version_lines, name="dataset_version_lines"),
     path("training-runs/", runs.run_list, name="runs"),
     path("training-runs/new/", run_wizard.run_create, name="run_create"),
     path("training-runs/compare/", run_compare.run_compare, name="run_compare"),

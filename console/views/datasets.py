@@ -15,6 +15,7 @@ from console import forms, offers, tables
 from console.pages import ConsoleRequest, add_refusal, console_page, done, show
 from models_registry.models import Revision
 from training import services
+from training.choices import VersionStatus
 from training.models import Dataset, DatasetVersion
 
 ERRORS_SHOWN = 100
@@ -80,40 +81,6 @@ def dataset_detail(request: ConsoleRequest, dataset_id: UUID) -> HttpResponse:
     )
 
 
-@console_page()
-def version_detail(request: ConsoleRequest, version_id: UUID) -> HttpResponse:
-    rows = DatasetVersion.objects.filter(dataset__in=Dataset.objects.of(request.organization))
-    version = get_object_or_404(rows.select_related("dataset"), pk=version_id)
-    splits = list(version.splits.select_related("blob"))
-    report = version.report
-    return show(
-        request,
-        "console/datasets/version.html",
-        {
-            "title": _("%(name)s, version %(number)s")
-            % {"name": version.dataset.name, "number": version.number},
-            "status": "valid",
-            "crumbs": [
-                {"label": _("Datasets"), "url": reverse("console:datasets")},
-                {
-                    "label": version.dataset.name,
-                    "url": reverse("console:dataset", args=[version.dataset_id]),
-                },
-            ],
-            "actions": "console/datasets/_version_actions.html",
-            "version": version,
-            "splits": [
-                {"row": split, "checked": report.get("splits", {}).get(split.name, {})}
-                for split in splits
-            ],
-            "examples": sum(split.examples for split in splits),
-            "tokens": _token_sum([split.token_count for split in splits]),
-            "report": report,
-            "runs": version.training_runs.order_by("-created_at")[:10],
-        },
-    )
-
-
 @console_page(Capability.DEVELOP)
 def dataset_upload(request: ConsoleRequest, dataset_id: UUID | None = None) -> HttpResponse:
     """A new dataset, or a new version of one. A bad file is refused whole, with its lines."""
@@ -136,7 +103,11 @@ def dataset_upload(request: ConsoleRequest, dataset_id: UUID | None = None) -> H
         except DomainError as error:
             add_refusal(form, error)
         else:
-            text = _("%(version)s is checked and kept.") % {"version": version}
+            text = (
+                _("%(version)s is kept and being checked.")
+                if version.status == VersionStatus.CHECKING
+                else _("%(version)s is checked and kept.")
+            ) % {"version": version}
             return done(request, text, reverse("console:dataset_version", args=[version.pk]))
     return show(
         request,
@@ -173,14 +144,13 @@ def _upload(
         organization=request.organization,
         dataset_id=dataset.pk,
         files={name: cast(BinaryIO, upload.file) for name, upload in form.splits().items()},
+        file_names={name: upload.name or "" for name, upload in form.splits().items()},
+        format=form.cleaned_data["format"],
+        mapping=form.mapping(),
+        split_plan=form.split_plan(),
         tokenizer_revision=Revision.objects.of(request.organization).filter(pk=wanted).first()
         if wanted
         else None,
         actor=request.actor,
         now=request.now,
     )
-
-
-def _token_sum(counts: list[int | None]) -> int | None:
-    known = [count for count in counts if count is not None]
-    return sum(known) if known else None

@@ -23,6 +23,8 @@ POSTS = {  # answer to POST alone
     "language",
     "move_alias",
     "run_cancel",
+    "run_pause",
+    "run_resume",
     "evaluation_cancel",
     "deployment_autoscaling",
     "deployment_scale",

@@ -18,14 +18,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainer.errors import SpecError, TrainingFailure, explain
-from trainer.progress import Kind, ProgressWriter
+from trainer.errors import RankLost, SpecError, TrainingFailure, explain
+from trainer.launch import own_part, own_rank
+from trainer.progress import FailureWriter, Kind, ProgressWriter, read_progress
 from trainer.spec import TrainSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 logger = logging.getLogger("trainer")
+
+RANK_PATIENCE_SECONDS = 2.0
 
 
 def main(arguments: list[str]) -> int:
@@ -49,6 +52,9 @@ def attempt(path: Path, *, stop: threading.Event, started: float) -> int:
     except SpecError as refusal:
         _tell_refusal(path, refusal)
         return 1
+    if spec.ranks > 1 and own_rank() > 0:  # the first holds the lock, and tells
+        with FailureWriter(Path(spec.progress_path), attempt=spec.attempt) as progress:
+            return _train(spec, progress=progress, stop=stop, started=started)
     with _alone(Path(spec.checkpoint_path)) as alone:
         if not alone:
             logger.error("another process is at work on run %s", spec.run_id)
@@ -61,6 +67,7 @@ def _train(
     spec: TrainSpec, *, progress: ProgressWriter, stop: threading.Event, started: float
 ) -> int:
     try:
+        spec = own_part(spec)
         _settle_on_cores(spec)
         # Only now: torch and OpenMP size their pools by what they find when they load.
         import torch
@@ -71,9 +78,26 @@ def _train(
         loop.run(spec, progress=progress, stopping=stop.is_set, started=started)
     except Exception as error:
         logger.exception("run %s failed", spec.run_id)
-        _tell(progress, explain(error))
+        if spec.ranks == 1 or not _told_by_another(spec, error):
+            _tell(progress, explain(error))
         return 1
     return 0
+
+
+def _told_by_another(spec: TrainSpec, error: Exception) -> bool:
+    """Whether a rank has said why this attempt fails. The one that failed first says so at once;
+    those whom that leaves alone wait for its word, and what all find wrong the first one tells."""
+    time.sleep(RANK_PATIENCE_SECONDS if isinstance(error, RankLost) else 0.3 * own_rank())
+    path, offset = Path(spec.progress_path), 0
+    while True:
+        lines, after = read_progress(path, offset)
+        if any(
+            line["kind"] == Kind.FAILED and line.get("attempt") == spec.attempt for line in lines
+        ):
+            return True
+        if after == offset:
+            return False
+        offset = after
 
 
 def _settle_on_cores(spec: TrainSpec) -> None:

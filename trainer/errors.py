@@ -34,6 +34,17 @@ class SpecError(TrainingFailure):
         self.field = field
 
 
+class RankLost(TrainingFailure):
+    """Another rank is gone; it, or the process that watches over it, may have said why."""
+
+    def __init__(self, told: str) -> None:
+        super().__init__(
+            FailureReason.CRASHED,
+            f"another process of this run is gone: {told}",
+            remedy="see the log for the one that ended first; a restart resumes at the last checkpoint",
+        )
+
+
 def explain(error: Exception) -> TrainingFailure:
     """The failure that an exception amounts to, whichever library raised it."""
     if isinstance(error, TrainingFailure):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import logging
@@ -15,7 +16,7 @@ from typing import Any
 import psutil
 import torch
 
-from trainer import checkpoint, model, objectives, parity, reference, snapshots
+from trainer import checkpoint, model, objectives, parity, ranks, reference, snapshots
 from trainer.batches import StepPlan, eval_batches
 from trainer.checkpoint import Position
 from trainer.data import TokenSet
@@ -24,9 +25,10 @@ from trainer.keeping import Keeper, finished_before
 from trainer.optimizer import MasterAdamW, rate_factor
 from trainer.progress import Kind, ProgressWriter
 from trainer.pulse import Pulse
+from trainer.ranks import ALONE, Ranks
 from trainer.samples import Sampler
 from trainer.spec import TrainSpec
-from trainer.steps import Gradients, Steps, lines_of
+from trainer.steps import Gradients, Steps, agree, lines_of
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +39,7 @@ _RECENT_STEPS = 50
 # diverged has no other kind.
 MAX_SKIPPED = 3
 _NAMED_LINES = 40
+_WEIGHT = "weight"  # among the sums of an evaluation: what its loss is divided by
 
 
 def run(
@@ -51,8 +54,11 @@ def run(
         logger.info("%s is complete already", spec.output_path)
         progress.write(Kind.FINISHED, **done)
         return
+    group = ranks.join(spec)
     try:
-        training = Training(spec, progress=progress, stopping=stopping, started=started)
+        training = Training(
+            spec, progress=progress, stopping=stopping, started=started, group=group
+        )
     except reference.Stopped:
         progress.write(Kind.YIELDED, step=0)
         return
@@ -69,9 +75,11 @@ class Training:
         progress: ProgressWriter,
         stopping: Callable[[], bool],
         started: float,
+        group: Ranks = ALONE,
     ) -> None:
         self._spec, self._given = spec, spec.hyperparameters
-        self._progress, self._stopping = progress, stopping
+        self._progress, self._asked_to_stop = progress, stopping
+        self._ranks = group
         self._pulse = Pulse(progress)
         self._keeper = Keeper(spec, progress=progress, pulse=self._pulse)
         self._tally = objectives.Tally()
@@ -81,7 +89,9 @@ class Training:
         self._objective = objectives.of(spec)
         self._train = self._read(spec.train_path)
         self._eval = self._read(spec.eval_path) if spec.eval_path else None
-        self._plan = StepPlan(self._train.lengths, self._given)
+        micro_batches = self._given.gradient_accumulation * group.count
+        planned = dataclasses.replace(self._given, gradient_accumulation=micro_batches)
+        self._plan = StepPlan(self._train.lengths, planned)
         self._skipped: set[int] = set()  # steps whose loss was no number
         self._splits = spec.micro_batch_splits
         self._sampler = Sampler.of(spec, self._tokenizer)
@@ -114,6 +124,10 @@ class Training:
             return
         self._sample(at_the_end=True)
         self._finish()
+
+    def _stopping(self) -> bool:
+        """Whether any rank was asked to stop; to be called by all of them alike."""
+        return self._ranks.any(self._asked_to_stop())
 
     # Stepping
 
@@ -161,7 +175,8 @@ class Training:
             self._roll_back(found.loss, norm)
             return True
         rate = self._update(found)
-        self._position.training_seconds = time.monotonic() - self._begun
+        seconds = time.monotonic() - self._begun
+        self._position.training_seconds = self._ranks.number_of_first(seconds)
         self._keep_snapshot()
         if self._position.step % self._given.log_every_steps == 0 or self._is_over():
             self._tell_step(rate, norm)
@@ -181,8 +196,7 @@ class Training:
         position.window_loss += found.loss
         position.window_steps += 1
         self._recent.append(found.loss)
-        for sums in found.sums:
-            self._tally.add(sums)
+        self._tally.add(found.sums)
         return rate
 
     def _roll_back(self, loss: float, norm: float) -> None:
@@ -198,7 +212,7 @@ class Training:
                 f"{self._name_lines([bad])}, those before it lines {self._name_lines(before)}",
                 remedy="lower learning_rate, or look for odd examples on these lines",
             )
-        if self._position.step and checkpoint.load_newest(self._checkpoints) is None:
+        if self._position.step and self._newest() is None:
             self._load()
         self._resume()
         message = (
@@ -278,21 +292,26 @@ class Training:
         position = self._position
         if position.evaluated_step == position.step and position.eval_loss is not None:
             return True  # told by an attempt that was killed later
-        loss, weight, tally = 0.0, 0, objectives.Tally()
-        size = max(1, self._given.batch_size // self._splits)
+        loss, tally = 0.0, objectives.Tally()
+        size = max(1, self._given.batch_size // self._ranks.most(self._splits))
         self._loaded.model.eval()
         with torch.no_grad():
-            for units in eval_batches(held_out.lengths, batch_size=size):
+            for units in self._ranks.rounds(eval_batches(held_out.lengths, batch_size=size)):
                 if self._stopping():
                     self._loaded.model.train()
                     return False
+                if units is None:
+                    continue
                 work = self._objective.make(held_out, units, share=self._share)
                 part, sums = self._objective.loss(self._loaded, work.to(self._device), divisor=1.0)
                 loss += part.item()
-                weight += work.weight
-                tally.add(sums)
+                tally.add({**sums, _WEIGHT: (work.weight, 1.0)})
                 self._pulse.beat(position.step)
         self._loaded.model.train()
+        names = (*self._objective.told, _WEIGHT)
+        loss, whole = agree(self._ranks, loss, tally.sums(), names)
+        weight, _ = whole[_WEIGHT]
+        tally = objectives.Tally({name: whole[name] for name in whole if name != _WEIGHT})
         position.evaluated_step, position.eval_loss = position.step, loss / weight
         self._progress.write(
             Kind.EVAL, step=position.step, eval_loss=position.eval_loss, metrics=tally.means()
@@ -318,6 +337,9 @@ class Training:
 
     def _save(self) -> None:
         position = self._position
+        if not self._ranks.is_first:
+            self._keeper.saved_step = position.step  # the first's word counts
+            return
         position.recent_losses = list(self._recent)
         position.window_metrics = self._tally.sums()
         position.total_seconds = self._total_seconds()
@@ -328,7 +350,11 @@ class Training:
     def _keep_snapshot(self) -> None:
         """Of the end of an epoch that is not the last one, whose end is the result."""
         step, kept = self._position.step, self._given.snapshots_kept
-        if not kept or self._is_over() or not self._plan.epoch(step).is_integer():
+        if (
+            not (kept and self._ranks.is_first)
+            or self._is_over()
+            or not self._plan.epoch(step).is_integer()
+        ):
             return
         snapshots.save(
             snapshots.folder_beside(Path(self._spec.output_path)),
@@ -348,7 +374,7 @@ class Training:
     def _resume(self) -> None:
         """Take up the newest checkpoint, if there is one."""
         fingerprint = self._fingerprint()
-        path = checkpoint.load_newest(self._checkpoints)
+        path = self._newest()
         if path is None:
             torch.manual_seed(self._given.seed)
             self._position = Position(fingerprint=fingerprint)
@@ -381,8 +407,15 @@ class Training:
             splits=self._splits,
             progress=self._progress,
             pulse=self._pulse,
-            stopping=self._stopping,
+            stopping=self._asked_to_stop if self._ranks.count == 1 else lambda: False,
+            seed=self._given.seed,
+            ranks=self._ranks,
         )
+
+    def _newest(self) -> Path | None:
+        """The newest whole checkpoint, found by the first rank."""
+        first = self._ranks.is_first
+        return self._ranks.from_first(checkpoint.load_newest(self._checkpoints) if first else None)
 
     def _yield(self) -> None:
         if self._keeper.saved_step != self._position.step:
@@ -400,6 +433,8 @@ class Training:
             "seconds_total": round(self._total_seconds(), 3),
             "output_path": self._spec.output_path,
         }
+        if not self._ranks.is_first:
+            return
         parity_record = parity.record(
             self._loaded,
             self._tokenizer,
@@ -415,7 +450,7 @@ class Training:
             fill,
             facts=facts | {"run_id": self._spec.run_id},
             total_bytes=sum(weight.nbytes for weight in self._loaded.model.parameters()),
-            stopping=self._stopping,
+            stopping=self._asked_to_stop,
         )
         self._progress.write(Kind.FINISHED, **facts)
         logger.info("finished: %s", facts)
@@ -446,6 +481,7 @@ class Training:
             batch_size=batch_size,
             share=self._share,
             stopping=self._stopping,
+            ranks=self._ranks,
         )
 
     def _check_tokens(self) -> None:
@@ -476,5 +512,6 @@ class Training:
             "run": (spec.run_id, spec.method, spec.tuning, spec.dtype),
             "hyperparameters": given,
             "data": self._train.fingerprint(),
+            "ranks": spec.ranks,
         }
         return hashlib.sha256(json.dumps(settled, sort_keys=True).encode()).hexdigest()

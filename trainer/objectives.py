@@ -35,7 +35,7 @@ from trainer.data import Example, TokenSet, tokenize_file
 from trainer.model import Loaded
 from trainer.spec import TrainSpec
 
-Sums = Mapping[str, tuple[float, float]]  # name: sum, and of how many
+Sums = Mapping[str, Sequence[float]]  # name: sum, and of how many
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,7 @@ class Objective(Protocol):
     """One method. Reading and batching touch no model; `loss` needs what `compared` tells."""
 
     compares: bool  # with the model before the first step; see `trainer.reference`
+    told: tuple[str, ...]  # names of what `loss` tells beside the loss
 
     def read(self, path: Path, tokenizer: Any) -> TokenSet:
         """All units of a jsonl file; raises TrainingFailure(bad_data) naming the line."""
@@ -102,6 +103,7 @@ class Sft:
 
     max_length_tokens: int
     compares: bool = False
+    told: tuple[str, ...] = ()
 
     def read(self, path: Path, tokenizer: Any) -> TokenSet:
         return tokenize_file(path, tokenizer, max_length_tokens=self.max_length_tokens)
@@ -125,6 +127,12 @@ class Dpo:
     beta: float
     smoothing: float = 0.0
     compares: bool = True
+    told: tuple[str, ...] = (
+        "reward_chosen",
+        "reward_rejected",
+        "reward_margin",
+        "reward_accuracy",
+    )
 
     def read(self, path: Path, tokenizer: Any) -> TokenSet:
         limit = self.max_length_tokens
@@ -163,6 +171,7 @@ class Kto:
     beta: float
     weights: tuple[float, float] = (1.0, 1.0)  # of undesirable and desirable answers
     compares: bool = True
+    told: tuple[str, ...] = ("reward_chosen", "reward_rejected", "kl")
 
     def read(self, path: Path, tokenizer: Any) -> TokenSet:
         limit = self.max_length_tokens

@@ -68,6 +68,14 @@ class MasterAdamW:
         for parameter in (*(p for _, p in self._trained), *self._masters):
             parameter.grad = None
 
+    def gradients(self) -> list[torch.Tensor]:
+        """What `collect` has gathered, in the order of the trained tensors; zeros where nothing
+        has reached one."""
+        for master in self._masters:
+            if master.grad is None:
+                master.grad = torch.zeros_like(master)
+        return [master.grad for master in self._masters]
+
     def clip(self, max_norm: float) -> float:
         """Scale the gradients down to `max_norm`; returns their norm before that."""
         return float(torch.nn.utils.clip_grad_norm_(self._masters, max_norm, foreach=True))

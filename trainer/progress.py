@@ -129,6 +129,14 @@ class ProgressWriter:
             del self._unwritten[first:second]
 
 
+class FailureWriter(ProgressWriter):
+    """Of a rank that is not the first, which tells of everything else."""
+
+    def write(self, kind: Kind, **fields: Any) -> None:
+        if kind is Kind.FAILED:
+            super().write(kind, **fields)
+
+
 def read_progress(path: Path, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
     """The events from byte `offset` on, and the offset to go on from.
 

@@ -16,7 +16,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 
-from trainer.errors import FailureReason, SpecError, TrainingFailure
+from trainer.errors import RankLost, SpecError
 from trainer.launch import own_rank
 from trainer.spec import TrainSpec
 
@@ -25,17 +25,6 @@ T = TypeVar("T")
 BACKENDS = {"cpu": "gloo", "cuda": "nccl", "npu": "hccl"}
 # Gradients are summed this many numbers at a time: 64 MiB in float32.
 _AT_ONCE = 16 * 1024 * 1024
-
-
-class RankLost(TrainingFailure):
-    """Another rank is gone; it, or the process that watches over it, may have said why."""
-
-    def __init__(self, told: str) -> None:
-        super().__init__(
-            FailureReason.CRASHED,
-            f"another process of this run is gone: {told}",
-            remedy="see the log for the one that ended first; a restart resumes at the last checkpoint",
-        )
 
 
 @dataclass(frozen=True)
@@ -80,6 +69,22 @@ class Ranks:
     def any(self, flag: bool) -> bool:
         return self.totals([float(flag)])[0] > 0
 
+    def number_of_first(self, number: float) -> float:
+        return self.totals([number if self.is_first else 0.0])[0]
+
+    def most(self, number: int) -> int:
+        """The largest over ranks."""
+        if self.count == 1:
+            return number
+        each = [float(number) if rank == self.rank else 0.0 for rank in range(self.count)]
+        return int(max(self.totals(each)))
+
+    def seed(self, seed: int, step: int) -> None:
+        """Random numbers of one step of one rank, whatever came before: only the first rank's
+        generators are in a checkpoint."""
+        if self.count > 1:
+            torch.manual_seed((seed * 1_000_003 + step) * 1_009 + self.rank)
+
     def from_first(self, value: T) -> T:
         """What the first rank gave."""
         if self.count == 1:
@@ -98,10 +103,13 @@ class Ranks:
             raise RankLost(str(error)) from error
 
 
+ALONE = Ranks()
+
+
 def join(spec: TrainSpec) -> Ranks:
     """Meet the other ranks. Raises SpecError for a device that has no way to."""
     if spec.ranks == 1:
-        return Ranks()
+        return ALONE
     kind = spec.device.partition(":")[0]
     if kind not in BACKENDS:
         raise SpecError(

@@ -20,6 +20,7 @@ from trainer import folders
 from trainer.data import Example, TokenSet
 from trainer.model import Loaded
 from trainer.objectives import answer_log_probabilities, rows_of
+from trainer.ranks import ALONE, Ranks
 
 logger = logging.getLogger(__name__)
 
@@ -39,10 +40,11 @@ def settle(
     batch_size: int,
     share: bool,
     stopping: Callable[[], bool],
+    ranks: Ranks = ALONE,
 ) -> None:
     """Fill `reference` (and `unmatched_reference`) of each set, from the file or by the model.
 
-    `loaded` must be as it is before the first step. Raises Stopped.
+    `loaded` must be as it is before the first step. Ranks share the work. Raises Stopped.
     """
     folder = root / "reference"
     kept = _read(folder, fingerprint)
@@ -53,15 +55,23 @@ def settle(
             for part, examples in (("answers", data.examples), ("unmatched", data.unmatched))
         }
         kept = {
-            name: _compute(loaded, examples, batch_size=batch_size, share=share, stopping=stopping)
+            name: _compute(
+                loaded,
+                examples,
+                batch_size=batch_size,
+                share=share,
+                stopping=stopping,
+                ranks=ranks,
+            )
             for name, examples in wanted.items()
         }
-        tensors = dict(kept)
-        folders.write_folder(
-            folder,
-            lambda partial: save_file(tensors, partial / _TENSORS),
-            facts={"fingerprint": fingerprint},
-        )
+        if ranks.is_first:
+            tensors = dict(kept)
+            folders.write_folder(
+                folder,
+                lambda partial: save_file(tensors, partial / _TENSORS),
+                facts={"fingerprint": fingerprint},
+            )
     for name, data in sets:
         data.reference = kept[f"{name}.answers"]
         data.unmatched_reference = kept[f"{name}.unmatched"]
@@ -87,6 +97,7 @@ def _compute(
     batch_size: int,
     share: bool,
     stopping: Callable[[], bool],
+    ranks: Ranks,
 ) -> torch.Tensor:
     """[examples], float32, without dropout; long ones first, so that too large a batch shows."""
     found = torch.zeros(len(examples))
@@ -94,11 +105,14 @@ def _compute(
     device = loaded.head.weight.device
     loaded.model.eval()
     with torch.no_grad():
-        for start in range(0, len(order), batch_size):
+        batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+        for chosen in ranks.rounds(batches):
             if stopping():
                 raise Stopped
-            chosen = order[start : start + batch_size]
+            if chosen is None:
+                continue
             work = rows_of([examples[i] for i in chosen], share=share).to(device)
             found[chosen] = answer_log_probabilities(loaded, work).cpu()
+    ranks.add_up([found])
     loaded.model.train()
     return found

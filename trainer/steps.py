@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,10 +20,11 @@ from trainer.batches import StepPlan
 from trainer.data import Example, TokenSet
 from trainer.errors import FailureReason, TrainingFailure, explain
 from trainer.model import Loaded
-from trainer.objectives import Objective, Sums
+from trainer.objectives import Objective, Sums, Tally
 from trainer.optimizer import MasterAdamW
 from trainer.progress import Kind, ProgressWriter
 from trainer.pulse import Pulse
+from trainer.ranks import ALONE, Ranks
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ class Gradients:
 
     loss: float
     tokens: int  # of the examples, without padding
-    sums: list[Sums]  # what else the objective tells of them
+    sums: Sums  # what else the objective tells of them
 
 
 class Steps:
@@ -51,19 +52,32 @@ class Steps:
         device: torch.device,
         share: bool,
         splits: int,
+        seed: int,
         progress: ProgressWriter,
         pulse: Pulse,
         stopping: Callable[[], bool],
+        ranks: Ranks = ALONE,
     ) -> None:
         self.splits = splits  # parts of each micro-batch
         self._objective, self._loaded, self._optimizer = objective, loaded, optimizer
         self._plan, self._train = plan, train
         self._device, self._share = device, share
         self._progress, self._pulse, self._stopping = progress, pulse, stopping
+        self._ranks, self._seed = ranks, seed
 
     def gradients(self, number: int) -> Gradients | None:
-        """Of step `number`, counted from 0. None when asked to stop in the middle: then nothing
-        has changed. Raises TrainingFailure(out_of_memory) if not even single examples fit."""
+        """Of step `number`, counted from 0, and of all ranks. None when asked to stop in the
+        middle, which ranks are not: then nothing has changed. Raises
+        TrainingFailure(out_of_memory) if not even single examples fit."""
+        found = self._own_gradients(number)
+        if found is None or self._ranks.count == 1:
+            return found
+        self._ranks.add_up(self._optimizer.gradients())
+        loss, sums = agree(self._ranks, found.loss, found.sums, self._objective.told)
+        return Gradients(loss, found.tokens, sums)
+
+    def _own_gradients(self, number: int) -> Gradients | None:
+        self._ranks.seed(self._seed, number)
         random = checkpoint.torch_random(self._device)
         while True:
             shortage = None
@@ -86,8 +100,8 @@ class Steps:
         parts = [part for planned in self._plan.step(number) for part in cut(planned, self.splits)]
         works = [self._objective.make(self._train, part, share=self._share) for part in parts]
         whole = sum(work.weight for work in works)
-        loss, sums = 0.0, []
-        for place, work in enumerate(works):
+        loss, tally = 0.0, Tally()
+        for place, work in enumerate(self._ranks.share(works)):
             if place and self._stopping():
                 return None
             part_loss, told = self._objective.loss(
@@ -96,9 +110,9 @@ class Steps:
             part_loss.backward()
             self._optimizer.collect()
             loss += part_loss.item()
-            sums.append(told)
+            tally.add(told)
             self._pulse.beat(number)
-        return Gradients(loss, sum(work.tokens for work in works), sums)
+        return Gradients(loss, sum(work.tokens for work in works), tally.sums())
 
     def _split(self, number: int, shortage: TrainingFailure) -> None:
         largest = max(map(len, self._plan.step(number)))
@@ -124,6 +138,16 @@ class Steps:
             step=number,
             micro_batch_splits=self.splits,
         )
+
+
+def agree(ranks: Ranks, loss: float, sums: Sums, names: Sequence[str]) -> tuple[float, Sums]:
+    """The loss and the sums of all ranks together."""
+    if ranks.count == 1:
+        return loss, sums
+    own = [number for name in names for number in sums.get(name, (0.0, 0.0))]
+    whole, *rest = ranks.totals([loss, *own])
+    pairs = zip(rest[0::2], rest[1::2], strict=True)
+    return whole, dict(zip(names, pairs, strict=True))
 
 
 def cut(micro_batch: list[int], parts: int) -> list[list[int]]:

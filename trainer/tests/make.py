@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -17,6 +16,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
+from trainer import launch
 from trainer.__main__ import attempt
 from trainer.progress import read_progress
 from trainer.spec import Hyperparameters, TrainSpec
@@ -157,7 +157,9 @@ def start(spec: TrainSpec) -> subprocess.Popen[bytes]:
     """The trainer in a process of its own, its log beside the spec."""
     path = write_spec(spec)
     with path.with_suffix(".log").open("wb") as log:
-        return subprocess.Popen([sys.executable, "-m", "trainer", path], stdout=log, stderr=log)
+        return subprocess.Popen(
+            launch.command(spec, path), stdout=log, stderr=log, start_new_session=True
+        )
 
 
 def run_here(spec: TrainSpec) -> int:

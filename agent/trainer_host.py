@@ -1,4 +1,5 @@
-"""Trainers on this node: one `python -m trainer` a run, kept by the process supervisor."""
+"""Trainers on this node: one `python -m trainer` a run (or `torchrun` of one a rank), kept by the
+process supervisor."""
 
 import json
 import os
@@ -11,6 +12,7 @@ from typing import Any
 
 from agent import memory_pressure
 from agent.supervisor import Life, ProcessSupervisor
+from trainer import launch
 from trainer.host import CheckSighting, Seen, Sighting
 from trainer.spec import TrainSpec
 
@@ -65,7 +67,7 @@ class LocalTrainerHost:
         kept = {key: os.environ[key] for key in PASSED_ON if key in os.environ}
         self._processes.start(
             name,
-            [sys.executable, "-m", "trainer", str(self._processes.spec_path(name))],
+            launch.command(spec, self._processes.spec_path(name)),
             env=kept | dict(environment),
             cwd=PROJECT,
             spec=json.dumps(spec.to_json(), indent=1),

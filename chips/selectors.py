@@ -44,6 +44,15 @@ def list_pools(organization: Organization) -> QuerySet[Pool]:
     return Pool.objects.filter(Q(is_open=True) | Q(grants__organization=organization)).distinct()
 
 
+def list_torch_devices(organization: Organization) -> frozenset[str]:
+    """What torch calls the accelerators of the pools that an organization may use: cuda, npu ..."""
+    present = Accelerator.objects.filter(node__pool__in=list_pools(organization)).exclude(
+        status=AcceleratorStatus.GONE
+    )
+    found = present.order_by().values_list("type__torch_device", flat=True).distinct()
+    return frozenset(name.partition(":")[0] for name in found if name)
+
+
 def get_live_allocation(holder_id: UUID) -> Allocation | None:
     """What the replica or run holds now, or None."""
     return Allocation.objects.filter(holder_id=holder_id, released_at__isnull=True).first()

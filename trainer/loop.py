@@ -324,8 +324,10 @@ class Training:
         step, every = self._position.step, self._given.sample_every_steps
         if self._sampler is None or not every or (step % every and not at_the_end):
             return
+        if not self._ranks.is_first:
+            return
         begun = time.monotonic()
-        samples = self._sampler.ask(self._loaded, stopping=self._stopping)
+        samples = self._sampler.ask(self._loaded, stopping=self._asked_to_stop)
         self._progress.write(Kind.SAMPLE, step=step, samples=samples)
         spent = time.monotonic() - begun
         self._begun += spent

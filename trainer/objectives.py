@@ -66,8 +66,15 @@ class Work:
 class Objective(Protocol):
     """One method. Reading and batching touch no model; `loss` needs what `compared` tells."""
 
-    compares: bool  # with the model before the first step; see `trainer.reference`
-    told: tuple[str, ...]  # names of what `loss` tells beside the loss
+    @property
+    def compares(self) -> bool:
+        """With the model before the first step; see `trainer.reference`."""
+        ...
+
+    @property
+    def told(self) -> tuple[str, ...]:
+        """Names of what `loss` tells beside the loss."""
+        ...
 
     def read(self, path: Path, tokenizer: Any) -> TokenSet:
         """All units of a jsonl file; raises TrainingFailure(bad_data) naming the line."""

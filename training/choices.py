@@ -7,6 +7,7 @@ from django.utils.translation import gettext_lazy as _
 class Tuning(models.TextChoices):
     FULL = "full", _("All weights")
     LORA = "lora", _("LoRA adapter")
+    QLORA = "qlora", _("LoRA adapter over a base in 4 bits")
 
 
 class RunStatus(models.TextChoices):

@@ -9,9 +9,13 @@ from chips.selectors import Device
 from common.errors import DomainError
 from planner.placement import AcceleratorRequest
 from trainer.spec import Hyperparameters, TrainSpec
+from training.choices import Tuning
 from training.models import TrainingRun
 
 CPU = "cpu"
+# What torch must call an accelerator for a way of tuning; any will do for the others.
+DEVICES_OF_TUNING: dict[str, frozenset[str]] = {Tuning.QLORA: frozenset({"cuda"})}
+RANKED = frozenset({"cuda", "npu"})  # devices that trainers know how to exchange gradients between
 
 
 class CannotTrainThere(DomainError):
@@ -48,23 +52,31 @@ class RunFolders:
 
 
 def accelerator_request(run: TrainingRun) -> AcceleratorRequest:
-    """Whole accelerators on one node. The trainer is one process, so several are groups of cores."""
-    several = run.accelerators_wanted > 1
+    """Whole accelerators on one node: groups of cores make one process, others a rank each."""
     return AcceleratorRequest(
         accelerators=run.accelerators_wanted,
         pool_name=run.pool_name or None,
-        torch_devices=frozenset({CPU}) if several else None,
+        torch_devices=DEVICES_OF_TUNING.get(run.tuning),
     )
 
 
 def train_spec(
-    run: TrainingRun, *, base: Path, folders: RunFolders, devices: Sequence[Device]
+    run: TrainingRun,
+    *,
+    base: Path,
+    folders: RunFolders,
+    devices: Sequence[Device],
+    start: Path | None = None,
 ) -> TrainSpec:
-    """What the trainer is told. Raises CannotTrainThere, trainer.errors.SpecError."""
+    """What the trainer is told; `start` is the folder of the adapter that it continues from.
+
+    Raises CannotTrainThere, trainer.errors.SpecError.
+    """
     kinds = {device.torch_device.partition(":")[0] for device in devices}
-    if len(kinds) != 1 or (kinds != {CPU} and len(devices) != 1):
+    if len(kinds) != 1 or (len(devices) > 1 and not kinds <= {CPU, *RANKED}):
         raise CannotTrainThere(
-            f"A trainer runs on groups of cores or on one accelerator, not on {len(devices)} of "
+            f"A trainer runs on accelerators of one kind, and on several of "
+            f"{', '.join(sorted({CPU, *RANKED}))}; not on {len(devices)} of "
             f"{', '.join(sorted(kinds)) or 'no known kind'}.",
             remedy="Ask for one accelerator.",
         )
@@ -76,12 +88,14 @@ def train_spec(
         base_path=str(base),
         train_path=str(folders.train),
         eval_path=str(folders.eval) if run.eval_split else None,
+        init_path=str(start) if start is not None else None,
         output_path=str(folders.output),
         checkpoint_path=str(folders.checkpoints),
         progress_path=str(folders.progress),
         method=run.method,
         tuning=run.tuning,
-        device=CPU if kind == CPU else f"{kind}:0",  # the only one that it can see
+        device=CPU if kind == CPU else f"{kind}:0",  # of those that it can see, which are its own
+        ranks=1 if kind == CPU else len(devices),
         threads=max(1, len(cores)),
         cores=cores,
         micro_batch_splits=run.micro_batch_splits,

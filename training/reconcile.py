@@ -159,13 +159,16 @@ def _start(run: TrainingRun, host: TrainerHost, *, now: datetime) -> bool:
     folders = RunFolders(host.folder(str(run.pk)))
     try:
         base = cache.materialize(run.base_revision, root=host.cache)
+        start = None
+        if run.init_revision is not None:
+            start = cache.materialize(run.init_revision, root=host.cache)
         splits = {split.name: split.blob_id for split in run.dataset_version.splits.all()}
         for name, path in ((run.train_split, folders.train), (run.eval_split, folders.eval)):
             if name and not path.exists():
                 storage.copy_blob(splits[name], path)
         allocation = run.allocation
         devices = chips_selectors.list_devices(allocation) if allocation is not None else []
-        spec = planning.train_spec(run, base=base, folders=folders, devices=devices)
+        spec = planning.train_spec(run, base=base, folders=folders, devices=devices, start=start)
         host.start(spec, environment=planning.environment(devices))
     except (DomainError, TrainingFailure, OSError) as error:
         logger.warning("run %s cannot be started: %s", run.pk, error)

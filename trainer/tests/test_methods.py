@@ -117,7 +117,7 @@ def test_dpo_raises_the_share_of_pairs_told_apart(
     few = (chats[0][:64], chats[1])
     spec, told = trained(tmp_path, few, as_pairs, method="dpo", **given)
     assert likelier(spec) < 0.1  # a list is shorter, and more of what the model was made of
-    result = {"base_path": spec.output_path, "output_path": str(tmp_path / "other")}
+    result: dict[str, Any] = {"base_path": spec.output_path, "output_path": str(tmp_path / "other")}
     if spec.tuning == "lora":
         result = {"init_path": spec.output_path}
     after = likelier(dataclasses.replace(spec, **result))
@@ -155,7 +155,7 @@ def test_kto_raises_the_margin_of_desirable_answers(
 def test_an_adapter_goes_on_where_another_run_left_it(
     tmp_path: Path, chats: tuple[Rows, Rows]
 ) -> None:
-    given = {"tuning": "lora", "learning_rate": 4e-3, "lora_rank": 4}
+    given: dict[str, Any] = {"tuning": "lora", "learning_rate": 4e-3, "lora_rank": 4}
     first, told = trained(tmp_path / "first", chats, **given)
     second, after = trained(
         tmp_path / "second", chats, **(given | {"lora_rank": 64, "init_path": first.output_path})

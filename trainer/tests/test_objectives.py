@@ -95,7 +95,7 @@ def test_label_smoothing_is_the_mean_with_the_pair_turned_round(
         objective = Dpo(256, beta=0.5, smoothing=smoothing)
         work = objective.make(of, units, share=False)
         with torch.no_grad():
-            return objective.loss(loaded, work, divisor=len(units))[0].item()
+            return float(objective.loss(loaded, work, divisor=len(units))[0])
 
     assert loss(data, 0.0) != pytest.approx(loss(turned, 0.0), abs=1e-3)
     expected = 0.8 * loss(data, 0.0) + 0.2 * loss(turned, 0.0)

@@ -9,12 +9,13 @@ from typing import Any
 from uuid import UUID
 
 from accounts.models import Organization
+from chips import selectors as chips_selectors
 from common.errors import InvalidInput, NotFound
 from models_registry.choices import RevisionKind
 from models_registry.models import Revision
 from trainer.errors import SpecError
-from trainer.spec import DATA_KINDS, LEARNING_RATES, METHODS, Hyperparameters
-from training import recipes
+from trainer.spec import DATA_KINDS, LEARNING_RATES, METHODS, Hyperparameters, check_method
+from training import planning, recipes
 from training.choices import Tuning
 from training.models import DatasetSplit, DatasetVersion
 from training.recipes import Recipe
@@ -83,6 +84,8 @@ def check_asked(
         parameters=base.parameter_count,
     )
     values = _settle(hyperparameters, chosen, method=method, tuning=tuning, base=base)
+    _check_together(values, method=method, tuning=tuning, watches=bool(eval_split))
+    _check_chips(organization, tuning)
     return Asked(base, version, chosen, values)
 
 
@@ -141,6 +144,29 @@ def _settle(
     values["learning_rate"] = values["learning_rate"] or LEARNING_RATES[method][tuning]
     _fit_length(values, given, base)
     return values
+
+
+def _check_together(values: Mapping[str, Any], *, method: str, tuning: str, watches: bool) -> None:
+    """What each allows on its own and all together do not."""
+    try:
+        check_method(method, tuning, Hyperparameters.from_json(values), watches=watches)
+    except SpecError as error:
+        raise InvalidInput(error.message, field=error.field, remedy=error.remedy) from error
+
+
+def _check_chips(organization: Organization, tuning: str) -> None:
+    """Refuse what no accelerator that the organization may use can do, free or not."""
+    wanted = planning.DEVICES_OF_TUNING.get(tuning)
+    if wanted is None:
+        return
+    present = chips_selectors.list_torch_devices(organization)
+    if not wanted & present:
+        raise InvalidInput(
+            f"{tuning} needs an accelerator that is {' or '.join(sorted(wanted))} to torch; yours "
+            f"are {', '.join(sorted(present)) or 'none'}.",
+            field="tuning",
+            remedy="Use lora, or ask for access to a pool with such accelerators.",
+        )
 
 
 def _fit_length(values: dict[str, Any], given: Mapping[str, Any], base: Revision) -> None:

@@ -27,6 +27,7 @@ from demo.job import MODEL_FOLDER
 from demo.rest import Rest, StepFailed
 from factory import embedded
 from tests.platform_under_test import RunningPlatform, running_platform
+from trainer.progress import read_progress
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(3600)]
 
@@ -113,6 +114,19 @@ class Factory:
     def trainer(self, run: str) -> psutil.Process | None:
         found = self.platform.node_processes("trainer")
         return next((each for each in found if any(run in part for part in each.cmdline())), None)
+
+    def trainer_at(self, run: str, *, step: int) -> psutil.Process:
+        """The trainer once it has told of that step, by its own file: the row comes later."""
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            for path in self.platform.data.rglob(f"{run}/progress.jsonl"):
+                lines, _ = read_progress(path)
+                if any(line["kind"] == "step" and line["step"] >= step for line in lines):
+                    trainer = self.trainer(run)
+                    assert trainer is not None, self.platform.logs()
+                    return trainer
+            time.sleep(0.02)
+        raise AssertionError(self.platform.logs())
 
     def kill_agent(self) -> None:
         """One at a time: the next waits until there is one again."""
@@ -230,20 +244,16 @@ def test_killed_at_any_instant_a_run_ends_as_if_it_had_not_been(
 def test_a_run_goes_on_through_restarts_a_hang_and_a_rest(
     factory: Factory, undisturbed: dict[str, Course]
 ) -> None:
-    """Database and broker are restarted while it trains, its trainer stops dead, and it is paused
-    and resumed."""
+    """Its trainer stops dead, database and broker are restarted meanwhile, and it is paused and
+    resumed."""
     run = factory.start("much-disturbed", "full")
     data = factory.platform.data
-    factory.wait(run, lambda row: row["step"] >= 5)
+    factory.trainer_at(run, step=5).send_signal(signal.SIGSTOP)  # only a kill ends it now
     embedded.stop_postgres(data)
     embedded.stop_redis(data)
     embedded.start_redis(data)
     embedded.start_postgres(data)
-    trainer = factory.trainer(run)
-    if trainer is not None:
-        trainer.send_signal(signal.SIGSTOP)  # hangs; only a kill ends it
-        factory.wait(run, lambda row: row.get("attempt", 0) >= 2 and row["status"] == "running")
-    factory.wait(run, lambda row: factory.see(run)["status"] == "running")
+    factory.wait(run, lambda row: row.get("attempt", 0) >= 2)
     factory.rest.post(f"training-runs/{run}/pause/", {})
     factory.wait(run, lambda row: row["status"] == "paused")
     assert factory.trainer(run) is None

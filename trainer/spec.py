@@ -57,15 +57,11 @@ class Hyperparameters:
     label_smoothing: float = 0.0  # dpo: the share of pairs taken to be the wrong way round
     desirable_weight: float = 1.0  # kto: raise it where undesirable answers are many more
     undesirable_weight: float = 1.0
-    neftune_alpha: float | None = None  # noise on embeddings; 5 helps small instruction sets
     packing: bool = False  # see `trainer.batches`: rows of whole examples up to the length limit
     checkpoint_every_seconds: float = 20.0  # a kill loses this much; writing costs under 1 % of it
     checkpoints_kept: int = 2  # the newest, and the one before in case the newest is damaged
     snapshots_kept: int = 0  # models of the ends of the last epochs, published beside the result
     eval_every_steps: int | None = None  # None: once, at the end
-    early_stopping_evals: int | None = None  # end after so many in a row without a better loss
-    early_stopping_delta: float = 0.0  # by how much a held-out loss must fall to be better
-    keep_best: bool = False  # the result is the step of the lowest held-out loss, not the last
     log_every_steps: int = 10  # often enough for a live chart, rare enough to cost nothing
     sample_every_steps: int | None = None  # answers to fixed prompts on the way; None: none
     sample_prompts: str = ""  # a prompt a line; empty: some of the held-out lines
@@ -77,7 +73,6 @@ class Hyperparameters:
             _at_least(self, name, 1)
         for name in ("checkpoints_kept", "log_every_steps", "max_steps", "eval_every_steps"):
             _at_least(self, name, 1)
-        _at_least(self, "early_stopping_evals", 1)
         _at_least(self, "sample_every_steps", 1)
         _at_least(self, "warmup_steps", 0)
         _at_least(self, "max_length_tokens", 8)
@@ -87,8 +82,7 @@ class Hyperparameters:
             _more_than_zero(self, name)
         _more_than_zero(self, "checkpoint_every_seconds")
         _at_least(self, "weight_decay", 0)
-        _at_least(self, "early_stopping_delta", 0)
-        for name in ("beta", "desirable_weight", "undesirable_weight", "neftune_alpha"):
+        for name in ("beta", "desirable_weight", "undesirable_weight"):
             _more_than_zero(self, name)
         for name in ("warmup_ratio", "lora_dropout", "min_learning_rate_ratio"):
             value = getattr(self, name)
@@ -169,7 +163,7 @@ class TrainSpec:
         _one_of("method", self.method, METHODS)
         _one_of("tuning", self.tuning, TUNINGS)
         _one_of("dtype", self.dtype, DTYPES)
-        check_method(self.method, self.tuning, self.hyperparameters, watches=bool(self.eval_path))
+        check_method(self.method, self.tuning, self.hyperparameters)
         if self.init_path is not None and self.tuning == "full":
             raise SpecError(
                 "tuning",
@@ -221,11 +215,8 @@ class TrainSpec:
         return cls.from_json(data)
 
 
-def check_method(method: str, tuning: str, given: Hyperparameters, *, watches: bool) -> None:
-    """What hyperparameters must be for this method and tuning; `watches` if some data is held out.
-
-    Raises SpecError naming the field.
-    """
+def check_method(method: str, tuning: str, given: Hyperparameters) -> None:
+    """What hyperparameters must be for this method and tuning. Raises SpecError naming the field."""
     if method == "kto" and given.batch_size < 2:
         raise SpecError(
             "hyperparameters.batch_size",
@@ -238,21 +229,6 @@ def check_method(method: str, tuning: str, given: Hyperparameters, *, watches: b
             "dora takes the base's own weights, which qlora has not",
             remedy='give "lora" or "rslora", or tuning "lora"',
         )
-    for name in ("early_stopping_evals", "keep_best"):
-        if not getattr(given, name):
-            continue
-        if not watches:
-            raise SpecError(
-                f"hyperparameters.{name}",
-                "goes by the held-out loss, and nothing is held out",
-                remedy="name a split to watch (eval_split)",
-            )
-        if given.eval_every_steps is None:
-            raise SpecError(
-                f"hyperparameters.{name}",
-                "needs the held-out loss to be measured on the way",
-                remedy="give eval_every_steps",
-            )
 
 
 _PATHS = ("base_path", "train_path", "output_path", "checkpoint_path", "progress_path")

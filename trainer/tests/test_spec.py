@@ -67,11 +67,6 @@ def test_the_learning_rate_follows_the_tuning_unless_given() -> None:
         ({"hyperparameters": {"lora_variant": "ia3"}}, "hyperparameters.lora_variant"),
         ({"hyperparameters": {"lora_targets": "q_proj,"}}, "hyperparameters.lora_targets"),
         ({"hyperparameters": {"warmup_steps": -1}}, "hyperparameters.warmup_steps"),
-        ({"hyperparameters": {"keep_best": True}}, "hyperparameters.keep_best"),
-        (
-            {"eval_path": "/e.jsonl", "hyperparameters": {"early_stopping_evals": 2}},
-            "hyperparameters.early_stopping_evals",
-        ),
         ({"method": "kto", "hyperparameters": {"batch_size": 1}}, "hyperparameters.batch_size"),
         ({"ranks": 0}, "ranks"),
         ({"tuning": "full", "init_path": "/data/adapter"}, "tuning"),

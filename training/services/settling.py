@@ -84,7 +84,7 @@ def check_asked(
         parameters=base.parameter_count,
     )
     values = _settle(hyperparameters, chosen, method=method, tuning=tuning, base=base)
-    _check_together(values, method=method, tuning=tuning, watches=bool(eval_split))
+    _check_together(values, method=method, tuning=tuning)
     _check_chips(organization, tuning)
     return Asked(base, version, chosen, values)
 
@@ -146,10 +146,10 @@ def _settle(
     return values
 
 
-def _check_together(values: Mapping[str, Any], *, method: str, tuning: str, watches: bool) -> None:
+def _check_together(values: Mapping[str, Any], *, method: str, tuning: str) -> None:
     """What each allows on its own and all together do not."""
     try:
-        check_method(method, tuning, Hyperparameters.from_json(values), watches=watches)
+        check_method(method, tuning, Hyperparameters.from_json(values))
     except SpecError as error:
         raise InvalidInput(error.message, field=error.field, remedy=error.remedy) from error
 

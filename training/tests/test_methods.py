@@ -32,11 +32,6 @@ def card(index: int, *, torch_device: str = "cuda") -> Device:
     [
         ({"method": "dpo"}, "method"),  # the dataset holds conversations
         ({"tuning": "qlora"}, "tuning"),  # no accelerator could
-        ({"hyperparameters": {"keep_best": True}}, "hyperparameters.keep_best"),
-        (
-            {"eval_split": "heldout", "hyperparameters": {"early_stopping_evals": 2}},
-            "hyperparameters.early_stopping_evals",
-        ),
         ({"hyperparameters": {"lora_variant": "lokr"}}, "hyperparameters.lora_variant"),
     ],
 )

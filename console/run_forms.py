@@ -34,7 +34,7 @@ class BaseStep(forms.Form):
 class DataStep(forms.Form):
     """What it learns from."""
 
-    data = forms.ChoiceField(
+    data = forms.ChoiceField(  # type: ignore[assignment]
         label=_("Dataset version"), error_messages={"required": _("Choose what it learns from.")}
     )
     train_split = forms.CharField(label=_("Split to learn from"), max_length=40, initial="train")

@@ -190,7 +190,7 @@ def _data(wizard: Wizard, goes_on: bool) -> bool:
         values.setdefault("train_split", "train")
     form = DataStep(values if is_bound else None, versions=choices)
     wizard.form = form
-    if not is_bound or "data" not in form.data or not _known(form, "data"):
+    if not is_bound or "data" not in values or not _known(form, "data"):
         form.is_valid()
         return False
     rows = DatasetVersion.objects.filter(dataset__organization=wizard.organization)

@@ -182,7 +182,8 @@ def _tokens(asked: Asked, split: DatasetSplit, steps: int | None) -> int | None:
     if steps is not None and given["max_steps"]:
         a_step = given["batch_size"] * given["gradient_accumulation"]
         whole = min(whole, split.token_count / split.examples * a_step * steps)
-    return round(whole)
+    tokens: int = round(whole)
+    return tokens
 
 
 def _options(work: _Work, request: AcceleratorRequest) -> list[RunOption]:

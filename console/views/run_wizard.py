@@ -1,5 +1,7 @@
 """The training wizard: model, data, method, where and for what price, start."""
 
+from typing import Any
+
 from django.db.models import Count
 from django.http import HttpResponse
 from django.urls import reverse
@@ -72,7 +74,7 @@ def _offered(request: ConsoleRequest, wizard: Wizard) -> dict[str, object]:
     }
 
 
-def _findings(wizard: Wizard) -> list[dict[str, object]]:
+def _findings(wizard: Wizard) -> list[Any]:
     """What the check of the data found, by kind, the most frequent first."""
     if wizard.version is None:
         return []

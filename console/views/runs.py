@@ -5,7 +5,7 @@ from uuid import UUID
 
 from django.db.models import Q
 from django.db.models.functions import Mod
-from django.http import HttpResponse, StreamingHttpResponse
+from django.http import HttpResponse
 from django.shortcuts import get_object_or_404
 from django.urls import reverse
 from django.utils.translation import gettext as _
@@ -168,11 +168,11 @@ def run_metrics_csv(request: ConsoleRequest, run_id: UUID) -> HttpResponse:
 
 
 @console_page()
-def run_tensorboard(request: ConsoleRequest, run_id: UUID) -> StreamingHttpResponse:
+def run_tensorboard(request: ConsoleRequest, run_id: UUID) -> HttpResponse:
     run = _find(request, run_id)
     name = tensorboard.file_name(run)
-    return StreamingHttpResponse(
-        tensorboard.event_file(run),
+    return HttpResponse(
+        b"".join(tensorboard.event_file(run)),
         content_type="application/octet-stream",
         headers={"Content-Disposition": f'attachment; filename="{name}"'},
     )

@@ -90,7 +90,8 @@ def _steps(version: DatasetVersion, values: Mapping[str, Any]) -> int:
         return 1
     epochs, batch, accumulated = numbers
     examples = sum(split.examples for split in version.splits.all() if split.name == TRAIN)
-    return max(1, round(math.ceil(examples / (batch * accumulated)) * epochs))
+    steps: int = round(math.ceil(examples / (batch * accumulated)) * epochs)
+    return max(1, steps)
 
 
 STEP_FACTORS = ("epochs", "batch_size", "gradient_accumulation")

@@ -13,6 +13,8 @@ from training import services
 from training.models import (
     Checkpoint,
     Dataset,
+    DatasetFinding,
+    DatasetSource,
     DatasetSplit,
     DatasetVersion,
     Evaluation,
@@ -95,6 +97,22 @@ class DatasetSplitAdmin(ReadOnly):
     list_display = ["__str__", "examples", "size_bytes", "token_count", "longest_tokens"]
     list_select_related = ["version__dataset"]
     search_fields = ["name", "version__dataset__name", "blob__sha256"]
+
+
+@admin.register(DatasetSource)
+class DatasetSourceAdmin(ReadOnly):
+    list_display = ["__str__", "size_bytes", "blob"]
+    list_select_related = ["version__dataset", "blob"]
+    search_fields = ["name", "file_name", "version__dataset__name", "blob__sha256"]
+
+
+@admin.register(DatasetFinding)
+class DatasetFindingAdmin(ReadOnly):
+    list_display = ["__str__", "version", "field", "other_split", "other_line", "score"]
+    list_filter = ["kind"]
+    list_select_related = ["version__dataset"]
+    search_fields = ["version__dataset__name", "kind", "split"]
+    show_full_result_count = False
 
 
 @admin.register(TrainingRun)

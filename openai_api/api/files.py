@@ -5,7 +5,7 @@ from typing import Any, BinaryIO, cast
 
 from asgiref.sync import sync_to_async
 from django.http import HttpRequest, HttpResponseBase, JsonResponse, StreamingHttpResponse
-from django.http.response import content_disposition_header
+from django.utils.http import content_disposition_header
 
 from common.errors import NotFound
 from engines.protocol.errors import invalid

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from django.core.exceptions import RequestDataTooBig, TooManyFieldsSent
 from django.db import models
-from django.http import HttpRequest, HttpResponseBase, JsonResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.http.multipartparser import MultiPartParserError
 from django.utils import timezone
 from django.utils.decorators import method_decorator
@@ -58,7 +58,7 @@ class ApiView(View):
 
     def http_method_not_allowed(
         self, request: HttpRequest, *args: Any, **kwargs: Any
-    ) -> HttpResponseBase:
+    ) -> HttpResponse:
         raise errors.wrong_method(str(request.method), request.path)
 
 
@@ -67,7 +67,7 @@ class Unknown(ApiView):
 
     def http_method_not_allowed(
         self, request: HttpRequest, *args: Any, **kwargs: Any
-    ) -> HttpResponseBase:
+    ) -> HttpResponse:
         raise errors.no_route(str(request.method), request.path)
 
 

@@ -72,7 +72,7 @@ def test_files_are_kept_listed_read_and_deleted(client: openai.OpenAI) -> None:
             call(first.id)
         assert first.id in refused.value.message
     assert first.id not in [each.id for each in client.files.list()]
-    assert File.objects.get(pk=names.read_id("file", first.id)).blob is None
+    assert File.objects.get(pk=str(names.read_id("file", first.id))).blob is None
 
 
 @pytest.mark.django_db(transaction=True)
@@ -115,9 +115,10 @@ def test_a_job_is_created_followed_and_cancelled(client: openai.OpenAI, tmp_path
     assert job.hyperparameters.batch_size == "auto"
     assert (job.metadata, job.result_files, job.error) == ({"team": "a"}, [], None)
 
-    row = FineTuningJob.objects.get(pk=names.read_id("ftjob", job.id))
+    row = FineTuningJob.objects.get(pk=str(names.read_id("ftjob", job.id)))
     reconcile.step_job(row.pk, now=timezone.now())
     row.refresh_from_db()
+    assert row.run is not None
     follow(row.run)
     job = is_whole(client.fine_tuning.jobs.retrieve(job.id))
     assert job.status == "running"

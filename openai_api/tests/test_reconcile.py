@@ -12,6 +12,7 @@ from models_registry.tests.make import make_adapter_revision, make_revision
 from openai_api import base_models, names, reconcile, selectors, services
 from openai_api.choices import JobStatus
 from openai_api.models import FineTuningJob, JobEvent
+from openai_api.services.files import open_file
 from openai_api.tests.make import make_base, make_file, make_job
 from training.choices import RunStatus
 from training.models import DatasetVersion, TrainingMetric, TrainingRun
@@ -122,7 +123,8 @@ def test_an_adapter_answers_to_its_name_beside_a_base_that_sleeps(tmp_path: Path
     assert served.host.revision == job.base_revision
     assert (served.host.desired_replicas, served.host.autoscaling.min_replicas) == (0, 0)
     assert Route.objects.of(job.organization).filter(name=job.fine_tuned_model).exists()
-    with reconcile.open_file(job.result_file) as file:
+    assert job.result_file is not None
+    with open_file(job.result_file) as file:
         lines = file.read().decode().splitlines()
     assert lines[0].startswith("step,train_loss,valid_loss")
     assert lines[2].startswith("2,1.5,1.75")

@@ -24,7 +24,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -213,7 +213,7 @@ class Kto:
         )
 
     def loss(self, loaded: Loaded, work: Work, *, divisor: float) -> tuple[torch.Tensor, Sums]:
-        (other,), good = work.unmatched, work.desirable
+        (other,), good = work.unmatched, cast(torch.Tensor, work.desirable)  # as made above
         with torch.no_grad():
             drift = answer_log_probabilities(loaded, other) - other.reference
             kl = drift.mean().clamp(min=0)

@@ -22,6 +22,7 @@ from training.models import (
     TrainingEvent,
     TrainingMetric,
     TrainingRun,
+    TrainingSample,
 )
 
 
@@ -268,3 +269,10 @@ class EvaluationAnswerAdmin(ReadOnly):
     list_select_related = ["evaluation"]
     search_fields = ["evaluation__name", "model_name", "prompt"]
     show_full_result_count = False
+
+
+@admin.register(TrainingSample)
+class TrainingSampleAdmin(ReadOnly):
+    list_display = ["__str__", "run"]
+    list_select_related = ["run"]
+    search_fields = ["run__name"]

@@ -181,8 +181,7 @@ def test_a_run_pauses_resumes_and_shows_its_samples(
         in client.get(reverse("console:run", args=[run.pk])).content.decode()
     )
     client.post(reverse("console:run_resume", args=[run.pk]))
-    run.refresh_from_db()
-    assert run.pause_requested_at is None
+    assert TrainingRun.objects.get(pk=run.pk).pause_requested_at is None
     file = client.get(reverse("console:run_tensorboard", args=[run.pk]))
     assert "attachment" in file["Content-Disposition"]
     client.post(reverse("console:run_cancel", args=[run.pk]))

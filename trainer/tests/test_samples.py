@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from trainer.tests.make import events, losses, make_rows, make_spec, run_here
 
 
 def test_answers_are_told_on_the_way_and_change_no_loss(base: Path, tmp_path: Path) -> None:
-    given = {"max_steps": 6, "epochs": 1.0, "lora_dropout": 0.1, "tuning": "lora"}
+    given: dict[str, Any] = {"max_steps": 6, "epochs": 1.0, "lora_dropout": 0.1, "tuning": "lora"}
     plain = make_spec(tmp_path / "plain", base=base, **given)
     sampled = make_spec(tmp_path / "sampled", base=base, sample_every_steps=3, **given)
     assert run_here(plain) == run_here(sampled) == 0

@@ -15,7 +15,9 @@ class SettingBody(serializers.Serializer):
     name = serializers.CharField()
     value = serializers.JSONField()
     reason = serializers.CharField()
-    source = serializers.CharField(help_text='Whose figure it is; "" is the platform\'s own.')
+    source = serializers.CharField(  # type: ignore[assignment] # DRF has a `source` of its own
+        help_text='Whose figure it is; "" is the platform\'s own.'
+    )
 
 
 class RecipeBody(serializers.Serializer):

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -336,11 +337,11 @@ def test_lines_that_are_gone_from_the_storage_are_a_failure(platform: Platform) 
 def test_calls_of_tools_are_compared_by_what_they_mean() -> None:
     call = {"name": "find_order", "arguments": '{"id": 7, "fast": true}'}
     message = {"role": "assistant", "tool_calls": [{"type": "function", "function": call}]}
-    line = {
+    line: dict[str, Any] = {
         "messages": [{"role": "user", "content": "Where is 7?"}, {**message, "content": None}],
         "tools": [{"type": "function", "function": {"name": "find_order", "parameters": {}}}],
     }
-    line["messages"][1]["tool_calls"][0]["id"] = "call_1"  # type: ignore[index]
+    line["messages"][1]["tool_calls"][0]["id"] = "call_1"
     version = make_version(name="calls", files={"heldout": json.dumps(line).encode()})
     evaluation = want(dataset_version_id=version.pk)
     question = next(evaluate._questions(evaluation))

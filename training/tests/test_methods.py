@@ -1,6 +1,7 @@
 """Which methods and ways of tuning are taken, and what the trainer is told of them."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,7 +37,7 @@ def card(index: int, *, torch_device: str = "cuda") -> Device:
     ],
 )
 def test_what_does_not_go_together_is_refused_when_it_is_asked(
-    tmp_path: Path, options: dict[str, object], field: str
+    tmp_path: Path, options: dict[str, Any], field: str
 ) -> None:
     with pytest.raises(InvalidInput) as refused:
         make_run(tmp_path, **options)
@@ -54,7 +55,7 @@ def test_four_bits_wait_for_a_cuda_device_of_a_pool_that_one_may_use(tmp_path: P
     make_pool("open")
     make_node("gamma", pool="open", accelerators=[seen_card(0)])
     run = make_run(tmp_path, retail, name="second", tuning="qlora")
-    assert planning.accelerator_request(run).torch_devices == {"cuda"}
+    assert planning.accelerator_request(run).torch_devices == frozenset({"cuda"})
 
 
 def test_several_cards_are_a_rank_each_and_groups_of_cores_one_process(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """What the measures make of answers, and what is refused."""
 
+from typing import Any
+
 import pytest
 
 from common.errors import InvalidInput
@@ -181,7 +183,7 @@ def test_names_are_told_apart() -> None:
     with pytest.raises(InvalidInput) as refused:
         reading.read([{"kind": "rouge"}, {"kind": "bleu"}, {"kind": "rouge"}])
     assert refused.value.field == "metrics.2.name"
-    asked = [
+    asked: list[dict[str, Any]] = [
         {"kind": "regex", "name": "has_id", "pattern": "A"},
         {"kind": "json_fields", "fields": ["a"]},
     ]

@@ -91,7 +91,7 @@ def train(folder: Path, base: Path, recipe: Recipe, **changes: Any) -> float:
 def rows_for(method: str, count: int) -> list[dict[str, Any]]:
     """JSON answers, preferred to a polite excuse where there is something to prefer."""
     excuse = {"role": "assistant", "content": "Sorry, I cannot say where your parcel is today."}
-    rows = []
+    rows: list[dict[str, Any]] = []
     for number, row in enumerate(make_rows(count)):
         *asked, answer = row["messages"]
         match method:

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -119,7 +120,7 @@ def test_a_named_recipe_is_followed_and_what_is_given_wins(tmp_path: Path) -> No
     ],
 )
 def test_recipes_and_methods_that_do_not_fit_are_refused(
-    tmp_path: Path, changes: dict[str, str], field: str
+    tmp_path: Path, changes: dict[str, Any], field: str
 ) -> None:
     with pytest.raises(InvalidInput) as refused:
         make_run(tmp_path, **changes)

@@ -3,6 +3,7 @@
 import struct
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.test import Client
@@ -18,9 +19,9 @@ from training.tests.make import make_run
 pytestmark = pytest.mark.django_db
 
 
-def tell(run: TrainingRun, *lines: dict[str, object]) -> None:
+def tell(run: TrainingRun, *lines: dict[str, Any]) -> None:
     told = [{"attempt": 1, "at": NOW.isoformat()} | line for line in lines]
-    progress.take_up(run, News(lines=told, offset=1), now=NOW)  # type: ignore[arg-type]
+    progress.take_up(run, News(lines=told, offset=1), now=NOW)
     run.save()
 
 
@@ -66,7 +67,7 @@ def test_the_event_file_is_what_tensorboard_reads(tmp_path: Path) -> None:
     client = Client(headers={"Authorization": f"Bearer {make_key(run.organization)}"})
     answer = client.get(f"/api/v1/training-runs/{run.pk}/tensorboard/")
     assert "tfevents" in answer["Content-Disposition"]
-    events = read_events(b"".join(answer.streaming_content))  # type: ignore[arg-type]
+    events = read_events(answer.getvalue())
     assert events[0].file_version == "brain.Event:2"
     values = {
         (event.step, value.tag): value.simple_value

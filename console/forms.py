@@ -55,6 +55,12 @@ class ImportForm(forms.Form):
 
 class AliasForm(forms.Form):
     alias = forms.SlugField(label=_("Alias"), max_length=40, initial="champion")
+    override_reason = forms.CharField(
+        label=_("Reason to go round its gate"),
+        required=False,
+        max_length=500,
+        help_text=_("Of operators; the audit log keeps it. Empty: the gate must be passed."),
+    )
 
 
 class MemberForm(forms.Form):
@@ -248,33 +254,6 @@ class DatasetForm(forms.Form):
             "seed": self.cleaned_data["seed"] or 0,
             "group_by": self.cleaned_data["group_by"],
         }
-
-
-class EvaluationForm(forms.Form):
-    name = forms.CharField(label=_("Name"), max_length=96)
-    split = forms.ChoiceField(label=_("Questions"), help_text=_("The split whose lines are asked."))
-    baseline = forms.ChoiceField(label=_("Baseline"), help_text=_("The model to compare with."))
-    candidate = forms.ChoiceField(
-        label=_("Candidate"), required=False, help_text=_("The model that should be better.")
-    )
-    limit = forms.IntegerField(
-        label=_("At most, lines"), required=False, min_value=1, help_text=_("Empty: all of them.")
-    )
-    max_tokens = forms.IntegerField(
-        label=_("Longest answer, tokens"), min_value=1, max_value=32768, initial=128
-    )
-
-    def __init__(self, *args: Any, splits: Choices, models: Choices, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.fields["split"].choices = splits  # type: ignore[attr-defined]
-        self.fields["baseline"].choices = models  # type: ignore[attr-defined]
-        none = ("", _("None: measure one model alone"))
-        self.fields["candidate"].choices = [none, *models]  # type: ignore[attr-defined]
-
-    def model_names(self) -> list[str]:
-        """The baseline first."""
-        names = [self.cleaned_data["baseline"], self.cleaned_data["candidate"]]
-        return list(dict.fromkeys(name for name in names if name))
 
 
 class ScaleForm(forms.Form):

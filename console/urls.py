@@ -11,7 +11,9 @@ from console.views import (
     datasets,
     deploying,
     deployments,
+    evaluation_answers,
     evaluations,
+    gates,
     keys,
     load_tests,
     members,
@@ -44,6 +46,10 @@ urlpatterns = [
     path("models/<uuid:model_id>/", models.model_detail, name="model"),
     path("models/revisions/<uuid:revision_id>/", models.revision_detail, name="revision"),
     path("models/revisions/<uuid:revision_id>/alias/", models.move_alias, name="move_alias"),
+    path("models/<uuid:model_id>/gates/", gates.gate_set, name="gate_set"),
+    path(
+        "models/<uuid:model_id>/gates/<slug:alias>/remove/", gates.gate_remove, name="gate_remove"
+    ),
     path("datasets/", datasets.dataset_list, name="datasets"),
     path("datasets/upload/", datasets.dataset_upload, name="dataset_upload"),
     path("datasets/<uuid:dataset_id>/", datasets.dataset_detail, name="dataset"),
@@ -68,6 +74,11 @@ urlpatterns = [
     path("evaluations/", evaluations.evaluation_list, name="evaluations"),
     path("evaluations/new/", evaluations.evaluation_create, name="evaluation_create"),
     path("evaluations/<uuid:evaluation_id>/", evaluations.evaluation_detail, name="evaluation"),
+    path(
+        "evaluations/<uuid:evaluation_id>/answers/",
+        evaluation_answers.evaluation_answers,
+        name="evaluation_answers",
+    ),
     path(
         "evaluations/<uuid:evaluation_id>/cancel/",
         evaluations.evaluation_cancel,

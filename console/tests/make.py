@@ -388,6 +388,21 @@ def make_evaluation(
             "base": {"exact_match": 0.0, "valid_json": 0.1, "fields": {"intent": 0.05}},
             "support": {"exact_match": 0.5, "valid_json": 1.0, "fields": {"intent": 1.0}},
         },
+        comparisons={
+            "support": {
+                "exact_match": {
+                    "difference": 0.5,
+                    "low": 0.0,
+                    "high": 1.0,
+                    "verdict": "unclear",
+                    "wins": 1,
+                    "losses": 0,
+                    "ties": 1,
+                    "pairs": 2,
+                    "lower_is_better": False,
+                }
+            }
+        },
         created_at=now,
         ended_at=now,
     )
@@ -401,6 +416,7 @@ def make_evaluation(
                 expected='{"intent": "track"}',
                 answer=answer,
                 is_exact=name == "support" and line == 1,
+                scores={"exact_match": float(name == "support" and line == 1)},
             )
     return evaluation
 

@@ -21,6 +21,7 @@ POSTS = {  # answer to POST alone
     "switch_organization",
     "theme",
     "language",
+    "gate_remove",
     "move_alias",
     "run_cancel",
     "run_pause",
@@ -53,6 +54,7 @@ def world(tmp_path: Path, settings) -> World:
 
 def arguments(world: World) -> dict[str, object]:
     return {
+        "alias": "champion",
         "model_id": world.model.pk,
         "revision_id": world.result.pk,
         "dataset_id": world.dataset.pk,

@@ -1,12 +1,7 @@
 """Evaluations: base and candidate side by side, answer by answer."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 from uuid import UUID
 
-from django.core.paginator import Paginator
-from django.db.models import QuerySet
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404
 from django.urls import reverse
@@ -15,8 +10,9 @@ from django.views.decorators.http import require_POST
 
 from accounts.choices import Capability
 from common.errors import DomainError
-from console import charts, forms, offers, tables
+from console import charts, intervals, offers, tables
 from console.downloads import csv_download
+from console.evaluation_forms import EvaluationForm
 from console.pages import (
     ConsoleRequest,
     add_refusal,
@@ -28,29 +24,9 @@ from console.pages import (
 )
 from training import services
 from training.choices import EVALUATION_TRANSITIONS
-from training.models import DatasetSplit, Evaluation, EvaluationAnswer
+from training.models import DatasetSplit, Evaluation
 
 UNSETTLED = [status for status, onward in EVALUATION_TRANSITIONS.items() if onward]
-LINES_A_PAGE = 10
-
-
-@dataclass(frozen=True)
-class Line:
-    """One line of the split, and what each model answered."""
-
-    number: int
-    prompt: str
-    expected: str
-    answers: list[EvaluationAnswer]
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One measure, model by model, in the order of the evaluation."""
-
-    label: str
-    shares: list[float | None]
-    better: bool  # the last model beats the first
 
 
 @console_page()
@@ -93,11 +69,12 @@ def evaluation_list(request: ConsoleRequest) -> HttpResponse:
 @console_page(Capability.DEVELOP)
 def evaluation_create(request: ConsoleRequest) -> HttpResponse:
     models = offers.served_models(request.organization)
-    form = forms.EvaluationForm(
+    form = EvaluationForm(
         request.POST or None,
         splits=offers.splits(request.organization),
         models=models,
-        initial={name: request.GET.get(name, "") for name in ("split", "baseline", "candidate")},
+        initial={name: request.GET.get(name, "") for name in ("split", "baseline")}
+        | {"candidate": request.GET.getlist("candidate")},
     )
     if request.method == "POST" and form.is_valid():
         asked = form.cleaned_data
@@ -111,6 +88,7 @@ def evaluation_create(request: ConsoleRequest) -> HttpResponse:
                 model_names=form.model_names(),
                 limit=asked["limit"],
                 max_tokens=asked["max_tokens"],
+                metrics=form.metrics(),
                 actor=request.actor,
                 now=request.now,
             )
@@ -134,11 +112,8 @@ def evaluation_create(request: ConsoleRequest) -> HttpResponse:
 
 @console_page()
 def evaluation_detail(request: ConsoleRequest, evaluation_id: UUID) -> HttpResponse:
-    evaluation = _find(request, evaluation_id)
-    wanted = request.GET.get("show", "all")
-    page = Paginator(_line_numbers(evaluation, wanted), LINES_A_PAGE).get_page(
-        request.GET.get("page")
-    )
+    evaluation = find(request, evaluation_id)
+    moving = evaluation.status in UNSETTLED
     return show_live(
         request,
         "console/evaluations/detail.html",
@@ -148,26 +123,20 @@ def evaluation_detail(request: ConsoleRequest, evaluation_id: UUID) -> HttpRespo
             "crumbs": [{"label": _("Evaluations"), "url": reverse("console:evaluations")}],
             "evaluation": evaluation,
             "version": evaluation.split.version,
-            "figures": _figures(evaluation),
+            "figures": intervals.figures(evaluation),
+            "pictures": intervals.pictures(evaluation),
             "answers_total": evaluation.examples_total * len(evaluation.model_names),
-            "is_moving": evaluation.status in UNSETTLED,
-            "lines": _lines(evaluation, list(page)),
-            "page": page,
-            "shown": wanted,
-            "filters": [
-                ("all", _("All answers")),
-                ("differ", _("Where they differ")),
-                ("wrong", _("Where the last is wrong")),
-            ],
+            "is_moving": moving,
+            "problems": sorted(evaluation.problems.items()),
         },
-        moving=evaluation.status in UNSETTLED,
+        moving=moving,
     )
 
 
 @require_POST
 @console_page(Capability.DEVELOP)
 def evaluation_cancel(request: ConsoleRequest, evaluation_id: UUID) -> HttpResponse:
-    evaluation = _find(request, evaluation_id)
+    evaluation = find(request, evaluation_id)
     to = reverse("console:evaluation", args=[evaluation.pk])
     try:
         services.cancel_evaluation(
@@ -183,7 +152,7 @@ def evaluation_cancel(request: ConsoleRequest, evaluation_id: UUID) -> HttpRespo
 
 @console_page()
 def evaluation_csv(request: ConsoleRequest, evaluation_id: UUID) -> HttpResponse:
-    evaluation = _find(request, evaluation_id)
+    evaluation = find(request, evaluation_id)
     rows = evaluation.answers.order_by("line", "model_name").values_list(
         "line", "model_name", "prompt", "expected", "answer", "is_exact", "error"
     )
@@ -191,59 +160,6 @@ def evaluation_csv(request: ConsoleRequest, evaluation_id: UUID) -> HttpResponse
     return csv_download(charts.as_csv(header, rows), f"{evaluation.name}-answers.csv")
 
 
-def _find(request: ConsoleRequest, evaluation_id: UUID) -> Evaluation:
+def find(request: ConsoleRequest, evaluation_id: UUID) -> Evaluation:
     rows = Evaluation.objects.of(request.organization).select_related("split__version__dataset")
     return get_object_or_404(rows, pk=evaluation_id)
-
-
-def _figures(evaluation: Evaluation) -> list[Figure]:
-    results = [evaluation.results.get(name, {}) for name in evaluation.model_names]
-    if not any(results):
-        return []
-    figures = [
-        _figure(_("Exact match"), [result.get("exact_match") for result in results]),
-        _figure(_("Valid JSON"), [result.get("valid_json") for result in results]),
-    ]
-    fields = sorted({name for result in results for name in result.get("fields", {})})
-    figures += [
-        _figure(
-            _("Field %(name)s") % {"name": name},
-            [result.get("fields", {}).get(name) for result in results],
-        )
-        for name in fields
-    ]
-    return [figure for figure in figures if any(share is not None for share in figure.shares)]
-
-
-def _figure(label: str, shares: list[float | None]) -> Figure:
-    first, last = shares[0], shares[-1]
-    better = first is not None and last is not None and last > first
-    return Figure(label=label, shares=shares, better=better)
-
-
-def _line_numbers(evaluation: Evaluation, wanted: str) -> Sequence[int] | QuerySet[Any, int]:
-    answers = evaluation.answers.order_by("line")
-    if wanted == "wrong" and evaluation.model_names:
-        answers = answers.filter(model_name=evaluation.model_names[-1], is_exact=False)
-    if wanted == "differ":
-        right = set(answers.filter(is_exact=True).values_list("line", flat=True))
-        wrong = set(answers.filter(is_exact=False).values_list("line", flat=True))
-        return sorted(right & wrong)
-    return answers.values_list("line", flat=True).distinct()
-
-
-def _lines(evaluation: Evaluation, numbers: list[int]) -> list[Line]:
-    order = {name: place for place, name in enumerate(evaluation.model_names)}
-    by_line: dict[int, list[EvaluationAnswer]] = {number: [] for number in numbers}
-    for answer in evaluation.answers.filter(line__in=numbers):
-        by_line[answer.line].append(answer)
-    return [
-        Line(
-            number=number,
-            prompt=answers[0].prompt,
-            expected=answers[0].expected,
-            answers=sorted(answers, key=lambda one: order.get(one.model_name, 99)),
-        )
-        for number, answers in by_line.items()
-        if answers
-    ]

@@ -14,6 +14,7 @@ from accounts.choices import Capability
 from common.errors import DomainError
 from console import forms, lineage, storage_text, tables
 from console.pages import ConsoleRequest, add_refusal, console_page, done, refuse, show, show_live
+from console.views import gates
 from models_registry import promotion, selectors, services
 from models_registry.choices import IMPORT_TRANSITIONS
 from models_registry.models import EvaluationResult, RegisteredModel, Revision, RevisionImport
@@ -87,6 +88,7 @@ def model_detail(request: ConsoleRequest, model_id: UUID) -> HttpResponse:
             else [],
             "is_own": model.organization_id == request.organization.pk,
             "pull": _pull_snippet(str(model)),
+            "gates": gates.shown(model),
         },
     )
 
@@ -116,6 +118,7 @@ def revision_detail(request: ConsoleRequest, revision_id: UUID) -> HttpResponse:
             "stages": lineage.of_revision(revision, organization=request.organization),
             "is_own": model.organization_id == request.organization.pk,
             "alias_form": forms.AliasForm(),
+            "may_override": Capability.OPERATE in request.granted and model.gates.exists(),
         },
     )
 
@@ -135,6 +138,8 @@ def move_alias(request: ConsoleRequest, revision_id: UUID) -> HttpResponse:
             model_id=revision.registered_model_id,
             alias=form.cleaned_data["alias"],
             revision_id=revision.pk,
+            override_reason=form.cleaned_data["override_reason"],
+            may_override=Capability.OPERATE in request.granted,
             actor=request.actor,
             now=request.now,
         )

@@ -244,6 +244,8 @@ SPECTACULAR_SETTINGS = {
     "ENUM_NAME_OVERRIDES": {
         "AcceleratorStatusEnum": "chips.choices.AcceleratorStatus",
         "DeploymentStatusEnum": "deployments.choices.DeploymentStatus",
+        "DatasetKindEnum": "training.choices.DatasetKind",
+        "DatasetVersionStatusEnum": "training.choices.VersionStatus",
         "EvaluationStatusEnum": "training.choices.EvaluationStatus",
         "ImportStatusEnum": "models_registry.choices.ImportStatus",
         "NodeStatusEnum": "chips.choices.NodeStatus",

@@ -97,7 +97,7 @@ TENFOLD = _("Adapters bear and need about ten times the rate of all weights.")
 COMMON = _("What models of this family are commonly trained with.")
 GENTLE = _("Preferences move a trained model a little; higher rates break its language.")
 LARGE_RATE = _("Larger bases want a lower rate.")
-TRIED = _("The best of those tried on the bundled tiny model and its task.")
+TRIED = _("Among four tried on the bundled tiny model and its task: learns well, and gently.")
 TRIED_GENTLY = _(
     "Of those tried on the bundled tiny model a gentle one that orders most held-out answers rightly."
 )

@@ -12,7 +12,7 @@ Text = str | Promise
 MILLION, BILLION = 10**6, 10**9
 
 # Examples at once by the base's size: what a device that can hold it at all leaves memory for at
-# the usual lengths. From runs of ours and `planner.training`; accumulation makes up the rest.
+# the usual lengths. Estimated by `planner.training`, not measured; accumulation makes up the rest.
 AT_ONCE = ((2 * BILLION, 8), (6 * BILLION, 4), (15 * BILLION, 2))
 
 

@@ -46,7 +46,7 @@ def show(
     version: DatasetVersion, revision: Revision, value: float, **more: Any
 ) -> EvaluationResult:
     return EvaluationResult.objects.create(
-        **{  # type: ignore[misc]
+        **{
             "organization": version.dataset.organization,
             "revision": revision,
             "evaluation_id": uuid4(),

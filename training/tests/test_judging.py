@@ -8,9 +8,10 @@ import pytest
 
 from accounts.models import ApiKey
 from accounts.tests.make import NOW
-from training import asking, evaluate, judging, services
+from training import asking, judging, results, services
 from training.answers import Filter
 from training.choices import EvaluationStatus
+from training.metrics import judge
 from training.models import EvaluationAnswer
 from training.tests.test_evaluations import Handler, Platform, run, want
 
@@ -109,7 +110,7 @@ def test_a_judge_that_is_away_is_waited_for_and_nothing_is_asked_twice(
 def test_a_verdict_that_cannot_be_understood_is_left_out(
     platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(judging.judging, "read", lambda *_: None)
+    monkeypatch.setattr(judge, "read", lambda *_: None)
     done = run(want(metrics=[SCORE], limit=2, model_names=["tuned"]))
     assert done.status == EvaluationStatus.SUCCEEDED
     assert "judge" not in done.results["tuned"]["metrics"]
@@ -137,4 +138,4 @@ def test_answers_are_found_by_who_won(platform: Platform) -> None:
     assert lines(show="lost", metric="rouge_l") == [2]
     assert lines(show="wrong", candidate="base") == [1, 2, 3, 4, 5]
     assert lines(show="won", candidate="base") == []
-    assert evaluate.results.summarize(evaluation)["tuned"]["exact_match"] == 0.8
+    assert results.summarize(evaluation)["tuned"]["exact_match"] == 0.8

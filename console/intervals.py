@@ -9,10 +9,8 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from console import charts
-from training import results
 from training.metrics import reading
 from training.metrics.judge import Judge
-from training.metrics.loss import Loss
 from training.models import Evaluation
 
 WIDTH = 1000.0
@@ -109,7 +107,6 @@ def pictures(evaluation: Evaluation) -> list[Picture]:
     titles = {
         "share": _("Difference in percentage points"),
         "rating": _("Difference in rating, 1 to 5"),
-        "loss": _("Difference in loss, the lower the better"),
     }
     return [_picture(titles[unit], unit, rows[unit]) for unit in titles if unit in rows]
 
@@ -128,8 +125,6 @@ def label_of(metric: str) -> str:
         "bleu": "BLEU",
         "chrf": "chrF",
         "judge": _("Judge"),
-        "loss": _("Loss"),
-        "perplexity": _("Perplexity"),
         "contains": _("Contains the expected"),
         "numeric": _("Number"),
         "regex": _("Pattern"),
@@ -138,12 +133,8 @@ def label_of(metric: str) -> str:
 
 
 def unit_of(evaluation: Evaluation, metric: str) -> str:
-    """share, rating or loss."""
-    if metric == results.PERPLEXITY:
-        return "loss"
+    """share or rating."""
     for each in reading.read(evaluation.metrics):
-        if each.name == metric and isinstance(each, Loss):
-            return "loss"
         if each.name == metric and isinstance(each, Judge) and each.mode == "score":
             return "rating"
     return "share"

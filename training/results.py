@@ -1,8 +1,7 @@
 """What comes of an evaluation's answers: means by model, and who is better than whom."""
 
 import itertools
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -16,12 +15,10 @@ from models_registry.models import EvaluationResult
 from training import scoring
 from training.metrics import paired, reading
 from training.metrics.judge import Judge
-from training.metrics.loss import Loss
 from training.metrics.paired import Comparison, Scores
 from training.models import Evaluation, EvaluationAnswer
 
 Figures = dict[str, dict[str, Comparison]]  # by model, by metric
-PERPLEXITY = "perplexity"
 
 
 def summarize(evaluation: Evaluation) -> dict[str, Any]:
@@ -38,9 +35,6 @@ def summarize(evaluation: Evaluation) -> dict[str, Any]:
     for name in evaluation.model_names:
         row = counts.get(name, {"examples": 0, "errors": 0, "completion_tokens": 0})
         figures = means.get(name, {})
-        for metric in reading.read(evaluation.metrics):
-            if isinstance(metric, Loss) and metric.name in figures:
-                figures[PERPLEXITY] = math.exp(min(figures[metric.name], 700.0))
         results[name] = scoring.summary(row["examples"], figures) | {
             "errors": row["errors"],
             "completion_tokens": row["completion_tokens"],
@@ -69,26 +63,16 @@ def compare(evaluation: Evaluation) -> dict[str, Figures]:
     if len(names) < 2:
         return {}
     scores = _score_rows(evaluation)
-    lower = lower_is_better(evaluation.metrics)
     found: dict[str, Figures] = {name: {} for name in names}
     for first, second in itertools.combinations(names, 2):
         for metric, rows in scores.items():
             if first not in rows or second not in rows:
                 continue
-            seen = paired.compare(rows[first], rows[second], lower_is_better=metric in lower)
+            seen = paired.compare(rows[first], rows[second])
             if seen is not None:
                 found[first].setdefault(second, {})[metric] = seen
                 found[second].setdefault(first, {})[metric] = _turned(seen)
     return found
-
-
-def lower_is_better(metrics: Iterable[Mapping[str, Any]]) -> set[str]:
-    """Names of an evaluation's metrics of which less is better."""
-    return {each["name"] for each in _named(metrics) if each["kind"] == "loss"} | {PERPLEXITY}
-
-
-def _named(metrics: Iterable[Mapping[str, Any]]) -> Iterable[Mapping[str, Any]]:
-    return ({"name": each["kind"]} | dict(each) for each in metrics)
 
 
 def _score_rows(evaluation: Evaluation) -> dict[str, dict[str, Scores]]:
@@ -158,10 +142,6 @@ def keep(
 
 def judges(evaluation: Evaluation) -> list[Judge]:
     return [each for each in reading.read(evaluation.metrics) if isinstance(each, Judge)]
-
-
-def losses(evaluation: Evaluation) -> list[Loss]:
-    return [each for each in reading.read(evaluation.metrics) if isinstance(each, Loss)]
 
 
 def _as_json(figures: Figures) -> dict[str, Any]:

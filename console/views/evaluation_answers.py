@@ -96,7 +96,7 @@ def _filter(request: ConsoleRequest, evaluation: Evaluation) -> Filter:
 
 def _metrics(evaluation: Evaluation) -> list[str]:
     """Names that answers are scored by."""
-    return [each.metric for each in intervals.figures(evaluation) if each.metric != "perplexity"]
+    return [each.metric for each in intervals.figures(evaluation)]
 
 
 def _numbers(
@@ -149,7 +149,7 @@ def _said(evaluation: Evaluation, answer: EvaluationAnswer) -> Said:
 
 def _score(evaluation: Evaluation, name: str, value: Any) -> tuple[str, str, bool]:
     unit = intervals.unit_of(evaluation, name)
-    best = {"share": value == 1, "rating": value == 5, "loss": False}[unit]
+    best = {"share": value == 1, "rating": value == 5}[unit]
     return intervals.label_of(name), intervals.amount(value, unit), best
 
 

@@ -12,7 +12,6 @@ from common.errors import InvalidInput
 from training.metrics import kinds
 from training.metrics.judge import Judge
 from training.metrics.kinds import OptionError
-from training.metrics.loss import Loss
 
 Metric = (
     kinds.ExactMatch
@@ -24,7 +23,6 @@ Metric = (
     | kinds.Numeric
     | kinds.Contains
     | Judge
-    | Loss
 )
 KINDS: dict[str, type[Metric]] = {
     "exact_match": kinds.ExactMatch,
@@ -36,7 +34,6 @@ KINDS: dict[str, type[Metric]] = {
     "numeric": kinds.Numeric,
     "contains": kinds.Contains,
     "judge": Judge,
-    "loss": Loss,
 }
 MAX_METRICS = 16
 NAME = regex.compile(r"[a-z][a-z0-9_-]{0,39}")
@@ -72,8 +69,8 @@ def read(asked: Sequence[Mapping[str, Any]]) -> tuple[Metric, ...]:
 
 
 def scorers(asked: Sequence[Mapping[str, Any]]) -> list[kinds.Scorer]:
-    """Those that need nothing but the two texts: judges and losses come later."""
-    return [each for each in read(asked) if not isinstance(each, Judge | Loss)]
+    """Those that need nothing but the two texts: judges come later."""
+    return [each for each in read(asked) if not isinstance(each, Judge)]
 
 
 def write(metrics: Sequence[Metric]) -> list[dict[str, Any]]:

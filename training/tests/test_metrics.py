@@ -170,7 +170,6 @@ def test_a_measure_takes_the_place_of_the_default_one() -> None:
         ({"kind": "chrf", "word_order": 9}, "metrics.0.word_order"),
         ({"kind": "judge", "model": "m"}, "metrics.0.rubric"),
         ({"kind": "judge", "rubric": "good?"}, "metrics.0.model"),
-        ({"kind": "loss", "max_length_tokens": 1}, "metrics.0.max_length_tokens"),
     ],
 )
 def test_refusals_name_the_option(asked: dict, field: str) -> None:

@@ -10,6 +10,7 @@ object; the exit status is 1 if the target is missed.
 import argparse
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -36,6 +37,8 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--data", type=Path, default=ROOT / ".factory" / "benchmarks")
     options = parser.parse_args()
+    # Asked to end, end the servers too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
     with tempfile.TemporaryDirectory(prefix="through-") as scratch:
         data = Path(scratch) / "data"
         data.mkdir()

@@ -78,6 +78,7 @@ def test_a_lora_result_is_attached_to_the_running_base_and_metered_by_itself(
     adapter = rest.post("deployments/", {"name": "lora", "revision": run["result_revision"]})
     rest.wait(f"deployments/{adapter['id']}/", until={"ready"}, never=NEVER, seconds=30)
     took = time.monotonic() - began
+    print(f"attached after {took:.2f} s")  # noqa: T201 - shown with -s
     assert took < ATTACHED_SECONDS
     assert [each.pid for each in served.platform.node_processes("engines.transformers_server")] == [
         engine.pid

@@ -6,7 +6,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from trainer.spec import METHODS
-from training.api.serializers import HyperparametersField
+from training.api.run_bodies import HyperparametersField
 from training.choices import Tuning
 from training.recipes import Recipe
 

@@ -71,6 +71,20 @@ class TrainingRun(Identified, OfOrganization, HasStatus, Leased):
     total_steps = models.PositiveIntegerField(null=True, blank=True)
     train_loss = models.FloatField(null=True, blank=True)
     eval_loss = models.FloatField(null=True, blank=True)
+    best_step = models.PositiveIntegerField(
+        null=True, blank=True, help_text="Of the evaluation that was the best so far."
+    )
+    best_value = models.FloatField(null=True, blank=True)
+    result_step = models.PositiveIntegerField(
+        null=True, blank=True, help_text="Whose weights the result has."
+    )
+    stopped_early = models.BooleanField(default=False)
+    memory_estimate_bytes = models.BigIntegerField(
+        null=True, blank=True, help_text="Of one trainer process, before it began."
+    )
+    peak_memory_bytes = models.BigIntegerField(
+        null=True, blank=True, help_text="The most that its first process has taken."
+    )
     tokens_total = models.BigIntegerField(default=0)
     tokens_per_second = models.FloatField(null=True, blank=True)
     seconds_left = models.FloatField(null=True, blank=True)
@@ -146,6 +160,7 @@ class TrainingMetric(models.Model):
     memory_bytes = models.BigIntegerField(null=True)
     tokens_total = models.BigIntegerField(null=True)  # trained on by then
     details = models.JSONField(default=dict)  # what the method tells beside its loss, by name
+    eval_details = models.JSONField(default=dict)  # the same of the held-out set
 
     class Meta:
         ordering = ["run", "step"]

@@ -9,7 +9,7 @@ from rest_framework.response import Response
 from accounts.api.views import OrganizationView
 from common.api import PAGING, ErrorBody, Pagination, paginated
 from training import comparing, selectors, services, tensorboard
-from training.api import serializers
+from training.api import run_bodies
 from training.choices import RunStatus
 
 
@@ -17,23 +17,23 @@ class RunList(OrganizationView):
     @extend_schema(
         operation_id="training_runs_list",
         parameters=[*PAGING, OpenApiParameter("status", str, enum=RunStatus.values)],
-        responses={200: paginated(serializers.TrainingRunBody)},
+        responses={200: paginated(run_bodies.TrainingRunBody)},
     )
     def get(self, request: Request) -> Response:
         """Training runs, newest first."""
         rows = selectors.list_runs(self.organization)
         if status := request.query_params.get("status"):
             rows = rows.filter(status=status)
-        return Pagination.answer(rows, serializers.TrainingRunBody, request, self)
+        return Pagination.answer(rows, run_bodies.TrainingRunBody, request, self)
 
     @extend_schema(
         operation_id="training_runs_create",
-        request=serializers.TrainingRunRequest,
-        responses={202: serializers.TrainingRunBody, 400: ErrorBody, 404: ErrorBody},
+        request=run_bodies.TrainingRunRequest,
+        responses={202: run_bodies.TrainingRunBody, 400: ErrorBody, 404: ErrorBody},
     )
     def post(self, request: Request) -> Response:
         """Want a fine-tuning. It starts as soon as accelerators are free; follow its status."""
-        body = serializers.TrainingRunRequest(data=request.data)
+        body = run_bodies.TrainingRunRequest(data=request.data)
         body.is_valid(raise_exception=True)
         asked = dict(body.validated_data)
         run = services.create_training_run(
@@ -45,25 +45,25 @@ class RunList(OrganizationView):
             now=timezone.now(),
             **asked,
         )
-        return Response(serializers.TrainingRunBody(run).data, status=202)
+        return Response(run_bodies.TrainingRunBody(run).data, status=202)
 
 
 class RunDetail(OrganizationView):
     @extend_schema(
         operation_id="training_runs_retrieve",
-        responses={200: serializers.TrainingRunBody, 404: ErrorBody},
+        responses={200: run_bodies.TrainingRunBody, 404: ErrorBody},
     )
     def get(self, request: Request, run_id: UUID) -> Response:
         """A training run as it is now."""
         run = selectors.get_run(self.organization, run_id)
-        return Response(serializers.TrainingRunBody(run).data)
+        return Response(run_bodies.TrainingRunBody(run).data)
 
 
 class RunCancel(OrganizationView):
     @extend_schema(
         operation_id="training_runs_cancel",
         request=None,
-        responses={202: serializers.TrainingRunBody, 404: ErrorBody, 409: ErrorBody},
+        responses={202: run_bodies.TrainingRunBody, 404: ErrorBody, 409: ErrorBody},
     )
     def post(self, request: Request, run_id: UUID) -> Response:
         """Want the run no more. Asking twice changes nothing; 409 once it is over."""
@@ -71,14 +71,14 @@ class RunCancel(OrganizationView):
             organization=self.organization, run_id=run_id, actor=self.actor, now=timezone.now()
         )
         run = selectors.get_run(self.organization, run.pk)
-        return Response(serializers.TrainingRunBody(run).data, status=202)
+        return Response(run_bodies.TrainingRunBody(run).data, status=202)
 
 
 class RunPause(OrganizationView):
     @extend_schema(
         operation_id="training_runs_pause",
         request=None,
-        responses={202: serializers.TrainingRunBody, 404: ErrorBody, 409: ErrorBody},
+        responses={202: run_bodies.TrainingRunBody, 404: ErrorBody, 409: ErrorBody},
     )
     def post(self, request: Request, run_id: UUID) -> Response:
         """Let the run rest: it saves a checkpoint and gives its accelerators back. Asking twice
@@ -87,14 +87,14 @@ class RunPause(OrganizationView):
             organization=self.organization, run_id=run_id, actor=self.actor, now=timezone.now()
         )
         run = selectors.get_run(self.organization, run.pk)
-        return Response(serializers.TrainingRunBody(run).data, status=202)
+        return Response(run_bodies.TrainingRunBody(run).data, status=202)
 
 
 class RunResume(OrganizationView):
     @extend_schema(
         operation_id="training_runs_resume",
         request=None,
-        responses={202: serializers.TrainingRunBody, 404: ErrorBody, 409: ErrorBody},
+        responses={202: run_bodies.TrainingRunBody, 404: ErrorBody, 409: ErrorBody},
     )
     def post(self, request: Request, run_id: UUID) -> Response:
         """Want a paused run again; it goes on from its last checkpoint. 409 once it is over."""
@@ -102,14 +102,14 @@ class RunResume(OrganizationView):
             organization=self.organization, run_id=run_id, actor=self.actor, now=timezone.now()
         )
         run = selectors.get_run(self.organization, run.pk)
-        return Response(serializers.TrainingRunBody(run).data, status=202)
+        return Response(run_bodies.TrainingRunBody(run).data, status=202)
 
 
 class RunMetrics(OrganizationView):
     @extend_schema(
         operation_id="training_runs_metrics",
         parameters=[*PAGING, OpenApiParameter("after_step", int)],
-        responses={200: paginated(serializers.MetricBody), 404: ErrorBody},
+        responses={200: paginated(run_bodies.MetricBody), 404: ErrorBody},
     )
     def get(self, request: Request, run_id: UUID) -> Response:
         """What was measured, by step; with `after_step` only what came later."""
@@ -117,53 +117,53 @@ class RunMetrics(OrganizationView):
         after = request.query_params.get("after_step", "")
         if after.isdigit():
             rows = rows.filter(step__gt=min(int(after), 2**31 - 1))
-        return Pagination.answer(rows, serializers.MetricBody, request, self)
+        return Pagination.answer(rows, run_bodies.MetricBody, request, self)
 
 
 class RunEvents(OrganizationView):
     @extend_schema(
         operation_id="training_runs_events",
         parameters=PAGING,
-        responses={200: paginated(serializers.TrainingEventBody), 404: ErrorBody},
+        responses={200: paginated(run_bodies.TrainingEventBody), 404: ErrorBody},
     )
     def get(self, request: Request, run_id: UUID) -> Response:
         """What happened to the run, in order."""
         rows = selectors.list_events(selectors.get_run(self.organization, run_id))
-        return Pagination.answer(rows, serializers.TrainingEventBody, request, self)
+        return Pagination.answer(rows, run_bodies.TrainingEventBody, request, self)
 
 
 class RunCheckpoints(OrganizationView):
     @extend_schema(
         operation_id="training_runs_checkpoints",
         parameters=PAGING,
-        responses={200: paginated(serializers.CheckpointBody), 404: ErrorBody},
+        responses={200: paginated(run_bodies.CheckpointBody), 404: ErrorBody},
     )
     def get(self, request: Request, run_id: UUID) -> Response:
         """Checkpoints, newest first; those with `pruned_at` are no longer there."""
         rows = selectors.list_checkpoints(selectors.get_run(self.organization, run_id))
-        return Pagination.answer(rows, serializers.CheckpointBody, request, self)
+        return Pagination.answer(rows, run_bodies.CheckpointBody, request, self)
 
 
 class RunLog(OrganizationView):
     @extend_schema(
-        operation_id="training_runs_log", responses={200: serializers.LogBody, 404: ErrorBody}
+        operation_id="training_runs_log", responses={200: run_bodies.LogBody, 404: ErrorBody}
     )
     def get(self, request: Request, run_id: UUID) -> Response:
         """The end of the trainer's log."""
         run = selectors.get_run(self.organization, run_id)
-        return Response(serializers.LogBody(run).data)
+        return Response(run_bodies.LogBody(run).data)
 
 
 class RunSamples(OrganizationView):
     @extend_schema(
         operation_id="training_runs_samples",
         parameters=PAGING,
-        responses={200: paginated(serializers.SampleBody), 404: ErrorBody},
+        responses={200: paginated(run_bodies.SampleBody), 404: ErrorBody},
     )
     def get(self, request: Request, run_id: UUID) -> Response:
         """What the model answered to the run's fixed prompts, by step."""
         rows = selectors.list_samples(selectors.get_run(self.organization, run_id))
-        return Pagination.answer(rows, serializers.SampleBody, request, self)
+        return Pagination.answer(rows, run_bodies.SampleBody, request, self)
 
 
 class RunTensorBoard(OrganizationView):
@@ -188,12 +188,12 @@ class RunCompare(OrganizationView):
             OpenApiParameter("run", UUID, many=True, required=True, description="Two to eight."),
             OpenApiParameter("by", str, enum=comparing.AXES),
         ],
-        responses={200: serializers.ComparisonBody, 400: ErrorBody, 404: ErrorBody},
+        responses={200: run_bodies.ComparisonBody, 400: ErrorBody, 404: ErrorBody},
     )
     def get(self, request: Request) -> Response:
         """Runs side by side: every value, which of them differ, and their curves by step, by
         tokens or by hours."""
-        ids = serializers.RunIds(data={"run": request.query_params.getlist("run")})
+        ids = run_bodies.RunIds(data={"run": request.query_params.getlist("run")})
         ids.is_valid(raise_exception=True)
         runs = comparing.find_runs(self.organization, ids.validated_data["run"])
         axis = request.query_params.get("by", comparing.AXES[0])
@@ -203,4 +203,4 @@ class RunCompare(OrganizationView):
             "by": axis,
             "curves": [comparing.curves(run, axis=axis) for run in runs],
         }
-        return Response(serializers.ComparisonBody(body).data)
+        return Response(run_bodies.ComparisonBody(body).data)

@@ -73,6 +73,7 @@ class DatasetKind(models.TextChoices):
     CHAT = "chat", _("Conversations")
     PREFERENCE = "preference", _("Preferences")
     LABEL = "label", _("Labelled answers")
+    LM_TASK = "lm_task", _("Benchmark task")  # lm-eval's: documents and how to ask them
 
 
 class VersionStatus(models.TextChoices):

@@ -10,7 +10,10 @@ from training.models.dataset import DatasetSplit
 
 
 class Evaluation(Identified, OfOrganization, HasStatus, Leased):
-    """Served models side by side on one split: same prompts, same settings, scored alike."""
+    """Served models side by side on one split: same prompts, same settings, scored alike.
+
+    A split of a benchmark task is asked by lm-eval, which scores the answers too.
+    """
 
     TRANSITIONS = EVALUATION_TRANSITIONS
 
@@ -22,6 +25,8 @@ class Evaluation(Identified, OfOrganization, HasStatus, Leased):
     revision_ids = models.JSONField(default=dict, blank=True)
     # [{"kind": "rouge"}, ...] as training/metrics/reading.py has them
     metrics = models.JSONField(default=list, blank=True)
+    # of a benchmark task alone: {"num_fewshot": 5, "as_chat": true}
+    settings = models.JSONField(default=dict, blank=True)
     limit = models.PositiveIntegerField(null=True, blank=True)
     max_tokens = models.PositiveIntegerField(default=128)
     status = models.CharField(
@@ -66,6 +71,8 @@ class EvaluationAnswer(Identified):
     is_exact = models.BooleanField(default=False)
     fields = models.JSONField(default=dict, blank=True)  # {"intent": true, "city": false}
     scores = models.JSONField(default=dict, blank=True)  # {"exact_match": 1.0, "rouge_l": 0.41}
+    # {"nats": 12.5, "tokens": 9, "bytes": 31}: how likely the model finds the expected answers
+    likelihood = models.JSONField(default=dict, blank=True)
     notes = models.JSONField(default=dict, blank=True)  # {"judge": "Polite, but ..."}
     error = models.TextField(blank=True, default="")
     prompt_tokens = models.PositiveIntegerField(default=0)

@@ -19,6 +19,7 @@ LOOKS: dict[str, Look] = {
     "waiting": Look("", "clock", _("Waiting")),
     "uploading": Look("move", "moving", _("Uploading")),
     "checking": Look("move", "moving", _("Checking")),
+    "counting": Look("move", "moving", _("Counting")),
     "importing": Look("move", "moving", _("Importing")),
     "placed": Look("move", "moving", _("Placed")),
     "starting": Look("move", "moving", _("Starting")),

@@ -14,7 +14,12 @@ from deployments.choices import (
 )
 from models_registry.choices import IMPORT_TRANSITIONS
 from openai_api.choices import JOB_TRANSITIONS
-from training.choices import EVALUATION_TRANSITIONS, RUN_TRANSITIONS, VERSION_TRANSITIONS
+from training.choices import (
+    COUNT_TRANSITIONS,
+    EVALUATION_TRANSITIONS,
+    RUN_TRANSITIONS,
+    VERSION_TRANSITIONS,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -32,6 +37,7 @@ ROOT = Path(__file__).resolve().parent.parent
         ("Fine-tuning job", JOB_TRANSITIONS),
         ("Import", IMPORT_TRANSITIONS),
         ("Dataset version", VERSION_TRANSITIONS),
+        ("Token count", COUNT_TRANSITIONS),
     ],
 )
 def test_the_drawn_states_are_those_of_the_code(

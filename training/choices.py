@@ -88,3 +88,19 @@ VERSION_TRANSITIONS: dict[str, set[str]] = {
     V.READY: set(),
     V.REFUSED: set(),
 }
+
+
+class CountStatus(models.TextChoices):
+    """Of tokens counted once more, with the tokenizer of another model."""
+
+    COUNTING = "counting", _("Counting")  # asked for; a worker counts
+    READY = "ready", _("Ready")
+    FAILED = "failed", _("Failed")  # the model cannot count; it may be asked again
+
+
+C = CountStatus
+COUNT_TRANSITIONS: dict[str, set[str]] = {
+    C.COUNTING: {C.READY, C.FAILED},
+    C.READY: set(),
+    C.FAILED: {C.COUNTING},
+}

@@ -14,6 +14,7 @@ from training.models import (
     DatasetVersion,
     Evaluation,
     EvaluationAnswer,
+    TokenCount,
     TrainingEvent,
     TrainingMetric,
     TrainingRun,
@@ -57,6 +58,12 @@ def list_findings(version: DatasetVersion, *, kind: str = "") -> QuerySet[Datase
     """What the check found, kind by kind, by line; all of it or one kind."""
     rows = DatasetFinding.objects.filter(version=version).order_by("id")
     return rows.filter(kind=kind) if kind else rows
+
+
+def list_token_counts(version: DatasetVersion) -> QuerySet[TokenCount]:
+    """Newest first, with their models."""
+    rows = TokenCount.objects.filter(version=version).order_by("-created_at")
+    return rows.select_related("revision__registered_model__organization")
 
 
 def list_evaluation_splits(organization: Organization) -> dict[str, DatasetSplit]:

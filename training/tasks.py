@@ -11,7 +11,7 @@ from common import jobs, leases, locks, slots
 from training import evaluate, placing
 from training.choices import EVALUATION_OVER, HOLDING
 from training.models import Evaluation, TrainingRun
-from training.services import dataset_versions
+from training.services import counting, dataset_versions
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +49,13 @@ def check_version(*, version_id: str, **_: object) -> None:
     with slots.slow() as mine:
         if mine:
             dataset_versions.check_version(UUID(version_id), now=timezone.now())
+
+
+@shared_task(name="training.count_tokens", throws=(leases.LeaseLost,))
+def count_tokens(*, count_id: str, **_: object) -> None:
+    with slots.slow() as mine:
+        if mine:
+            counting.step_count(UUID(count_id), now=timezone.now())
 
 
 def _sweep_runs() -> None:
@@ -101,4 +108,10 @@ def _sweep_versions() -> None:
             "training.check_version",
             expires_seconds=STEP_EXPIRES_SECONDS,
             version_id=str(version_id),
+        )
+    for count_id in counting.list_due(now=timezone.now()):
+        jobs.enqueue(
+            "training.count_tokens",
+            expires_seconds=STEP_EXPIRES_SECONDS,
+            count_id=str(count_id),
         )

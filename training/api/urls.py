@@ -2,7 +2,7 @@
 
 from django.urls import URLPattern, URLResolver, path
 
-from training.api.views import datasets, evaluations, gates, plans, runs
+from training.api.views import datasets, evaluations, gates, plans, runs, token_counts
 
 VERSION = "dataset-versions/<uuid:version_id>/"
 RUN = "training-runs/<uuid:run_id>/"
@@ -15,6 +15,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path(VERSION, datasets.VersionDetail.as_view()),
     path(f"{VERSION}findings/", datasets.VersionFindings.as_view()),
     path(f"{VERSION}lines/", datasets.VersionLines.as_view()),
+    path(f"{VERSION}token-counts/", token_counts.TokenCountList.as_view()),
     path(f"{VERSION}estimate/", datasets.VersionEstimate.as_view()),
     path("training-recipes/", plans.RecipeList.as_view()),
     path("training-plans/", plans.TrainingPlanCreate.as_view()),

@@ -6,6 +6,7 @@ from training.models.dataset import (
     DatasetVersion,
 )
 from training.models.evaluation import Evaluation, EvaluationAnswer
+from training.models.token_count import TokenCount
 from training.models.training_run import (
     Checkpoint,
     TrainingEvent,
@@ -23,6 +24,7 @@ __all__ = [
     "DatasetVersion",
     "Evaluation",
     "EvaluationAnswer",
+    "TokenCount",
     "TrainingEvent",
     "TrainingMetric",
     "TrainingRun",

@@ -1,6 +1,8 @@
 """What people ask of training: datasets, runs, evaluations. Rows say what is wanted."""
 
+from training.services.counting import count_tokens
 from training.services.datasets import (
+    AT_ONCE_BYTES,
     FORMATS,
     DatasetInvalid,
     DatasetNameTaken,
@@ -22,6 +24,7 @@ from training.services.runs import (
 )
 
 __all__ = [
+    "AT_ONCE_BYTES",
     "FORMATS",
     "DatasetInvalid",
     "DatasetNameTaken",
@@ -29,6 +32,7 @@ __all__ = [
     "RunIsOver",
     "cancel_evaluation",
     "cancel_training_run",
+    "count_tokens",
     "create_dataset",
     "create_evaluation",
     "create_training_run",

@@ -73,6 +73,9 @@ def count_failure(replica: Replica, *, now: datetime) -> None:
 
     A new replica of a rollout counts on the rollout instead: old ones are to be replaced whatever
     becomes of the new.
+
+    A replica that had been ready and died makes the pause longer, and alone never makes its
+    deployment give up: its engine is able to start, and nobody may be there to start it again.
     """
     rollouts = Rollout.objects.filter(
         deployment=replica.deployment_id,
@@ -81,7 +84,10 @@ def count_failure(replica: Replica, *, now: datetime) -> None:
     )
     row = rollouts.first() or Deployment.objects.get(pk=replica.deployment_id)
     was_steady = replica.ready_at is not None and now - replica.ready_at >= STEADY
-    row.failures = 1 if was_steady else row.failures + 1
+    count = 1 if was_steady else row.failures + 1
+    if isinstance(row, Deployment) and replica.ready_at is not None:
+        count = min(count, max(row.failures, MAX_FAILURES - 1))
+    row.failures = count
     row.next_start_at = now + timedelta(seconds=pause_seconds(row.failures))
     row.save(update_fields=["failures", "next_start_at"])
 

@@ -14,7 +14,7 @@ from chips.models import AllocatedSlot, Allocation
 from deployments import reconcile, services, tasks
 from deployments.choices import DeploymentStatus, ReplicaStatus
 from deployments.models import Deployment, Replica, ReplicaEvent
-from deployments.reconcile.moves import MAX_FAILURES, pause_seconds
+from deployments.reconcile.moves import MAX_FAILURES, count_failure, pause_seconds
 from deployments.tests.make import make_deployment, make_node, make_replica
 
 pytestmark = pytest.mark.django_db
@@ -149,6 +149,22 @@ def test_after_too_many_failures_it_gives_up_and_says_why(tmp_path: Path) -> Non
     assert "No memory left." in deployment.message
     scale(deployment, 1)
     assert look(deployment).status == D.PENDING
+
+
+@pytest.mark.parametrize(
+    ("was_ready", "counted"), [(False, MAX_FAILURES), (True, MAX_FAILURES - 1)]
+)
+def test_only_replicas_that_never_were_ready_make_it_give_up(
+    tmp_path: Path, was_ready: bool, counted: int
+) -> None:
+    deployment = make_deployment(tmp_path)
+    replica = make_replica(deployment, status=S.STARTING)
+    replica.ready_at = NOW if was_ready else None
+    Deployment.objects.update(failures=MAX_FAILURES - 1)
+    count_failure(replica, now=NOW + timedelta(seconds=5))
+    deployment.refresh_from_db()
+    assert deployment.failures == counted
+    assert deployment.next_start_at == NOW + timedelta(seconds=5 + pause_seconds(counted))
 
 
 def test_a_ready_replica_stays_when_its_sisters_fail(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
     dependencies = [
         ("models_registry", "0005_revision_parity"),
-        ("training", "0008_qlora"),
+        ("training", "0010_benchmarks_and_likelihood"),
     ]
 
     operations = [

@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("training", "0008_qlora"),
+        ("training", "0009_best_and_memory"),
     ]
 
     operations = [

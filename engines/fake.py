@@ -147,6 +147,10 @@ class FakeBackend:
             prompt = prompts[index // request.choices]
             room = self.max_context_tokens - len(_tokens(prompt))
             words, reason = self._answer(request, prompt, index, room)
+            if request.echo:
+                generation.feed(
+                    Delta(index, text=prompt, logprobs=_prompt_logprobs(request, prompt))
+                )
             tasks.append(
                 asyncio.create_task(self._speak(generation, request, index, words, reason))
             )
@@ -173,7 +177,8 @@ class FakeBackend:
             sampling = request.sampling
             seed = f"{request.model}|{prompt}|{index % request.choices}|{sampling.seed}|{sampling.temperature}"
             wanted = " ".join(_words(seed, self._settings.tokens))
-        limit = min(request.sampling.max_tokens or room, room)
+        wanted_tokens = request.sampling.max_tokens
+        limit = room if wanted_tokens is None else min(wanted_tokens, room)
         words = _tokens(wanted)
         reason = "stop" if len(words) <= limit else "length"
         text = "".join(words[:limit])
@@ -279,6 +284,14 @@ def _logprobs(request: Request, word: str) -> tuple[TokenLogprob, ...]:
     certain = TokenLogprob(word.encode(), 0.0)
     alternatives = (certain,) if request.sampling.logprobs else ()
     return (TokenLogprob(certain.raw, 0.0, alternatives),)
+
+
+def _prompt_logprobs(request: Request, prompt: str) -> tuple[TokenLogprob, ...]:
+    """The first token has none, as nothing is before it."""
+    found = [each for word in _tokens(prompt) for each in _logprobs(request, word)]
+    return tuple(
+        TokenLogprob(each.raw, None) if not place else each for place, each in enumerate(found)
+    )
 
 
 if __name__ == "__main__":

@@ -2,11 +2,12 @@
 
 import logging
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 from engines.backend import Delta
-from engines.builtin.blocks import extend_keys
+from engines.builtin.blocks import BLOCK_TOKENS, extend_keys
 from engines.builtin.constraint import Constraint
 from engines.builtin.detokenizer import Detokenizer, StopFinder
 from engines.builtin.lora import Adapter
@@ -42,9 +43,13 @@ class Answer:
         priority: int = 0,
         adapter: Adapter | None = None,
         prefix: str = "",
+        prompt_logprobs: int | None = None,
         constraint: Constraint | None = None,
     ) -> None:
         self._prefix = prefix  # said before anything that is written
+        self.prompt_logprobs = prompt_logprobs  # how many alternatives a token; None: not wanted
+        self._prompt_tokens = len(prompt)
+        self._scored: list[Chosen] = []  # the prompt's tokens but its first, as far as known
         self.adapter = adapter  # whose words these are; None: the base's own
         self.ticket = ticket  # whom it is for; not looked at here
         self.index = index  # among all choices of the request
@@ -87,6 +92,34 @@ class Answer:
         """Tokens not yet in the cache; at least one."""
         return len(self.tokens) - self.computed
 
+    @property
+    def writes(self) -> bool:
+        """False for one that ends where its prompt does."""
+        return self.end > self._prompt_tokens
+
+    @property
+    def scores(self) -> bool:
+        """Whether it still has to be told how likely its prompt is: for that it must be read."""
+        return self.prompt_logprobs is not None and len(self._scored) < self._prompt_tokens - 1
+
+    @property
+    def reusable_keys(self) -> list[bytes]:
+        """Of the blocks that it need not read itself if somebody else has."""
+        return [] if self.scores else self.keys[: (len(self.tokens) - 1) // BLOCK_TOKENS]
+
+    def prompt_after(self, start: int, count: int) -> list[int]:
+        """The prompt's tokens that follow on each of `count` tokens from `start`."""
+        return self.tokens[start + 1 : min(start + 1 + count, self._prompt_tokens)]
+
+    def hear(self, start: int, scored: Sequence[Chosen]) -> None:
+        """Takes what `prompt_after(start, ...)` was found to be like; twice is fine."""
+        self._scored += scored[max(0, len(self._scored) - start) :]
+
+    def ended(self) -> Delta:
+        """What a reader gains by a prompt that was read and is all there is."""
+        delta = Delta(self.index, finish_reason="length")
+        return self._first(delta)
+
     def next_tokens(self, limit: int) -> list[int]:
         if self._begun_at is None:
             self._begun_at = time.monotonic()
@@ -96,14 +129,33 @@ class Answer:
         """Adds a token; says what a reader gains by it, and whether it was the last."""
         self.tokens.append(chosen.token)
         delta = self._gained(chosen)
-        if self._is_first:
-            self._is_first = False
-            delta = replace(delta, text=self._prefix + delta.text, **self._times())
-        return delta
+        return self._first(delta) if self._is_first else delta
+
+    def _first(self, delta: Delta) -> Delta:
+        self._is_first = False
+        logprobs = (*self._prompt_scores(), *delta.logprobs)
+        text = self._prefix + delta.text
+        return replace(delta, text=text, logprobs=logprobs, **self._times())
+
+    def _prompt_scores(self) -> Iterator[TokenLogprob]:
+        """As vLLM tells them: none for the first, and each token among its own alternatives."""
+        if self.prompt_logprobs is None:
+            return
+        yield TokenLogprob(self._text.named(self.tokens[0]), None)
+        for each in self._scored:
+            best = self._logprobs(each)[0]
+            if all(token != each.token for token, _ in each.alternatives):
+                own = TokenLogprob(best.raw, best.logprob)
+                best = replace(best, alternatives=(*best.alternatives, own))
+            yield best
 
     def _gained(self, chosen: Chosen) -> Delta:
         if chosen.token in self._eos_tokens:
-            return Delta(self.index, self._stops.rest(), 1, finish_reason="stop")
+            # Beside a prompt's tokens the one that ends is told too: readers of both count on one
+            # entry for each token of the usage.
+            logprobs = () if self.prompt_logprobs is None else self._logprobs(chosen)
+            text = self._stops.rest()
+            return Delta(self.index, text, 1, logprobs=logprobs, finish_reason="stop")
         text, stopped = self._stops.push(self._detokenizer.push(self._text.raw(chosen.token)))
         reason = None
         if stopped:

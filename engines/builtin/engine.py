@@ -108,6 +108,7 @@ class Engine:
                     priority=request.priority,
                     adapter=adapter,
                     prefix=prefix,
+                    prompt_logprobs=request.prompt_logprobs,
                     constraint=self._constraint(request, prompt),
                 )
                 for choice in range(request.choices)
@@ -180,7 +181,7 @@ class Engine:
 
     def _limit(self, prompt: list[int], wanted: int | None, param: str) -> int:
         room = self.context - len(prompt)
-        if room < 1:
+        if room < (0 if wanted == 0 else 1):
             text = f"the prompt has {len(prompt)}"
             raise context_length_exceeded(param=param, limit=self.context, wanted=text)
         if wanted is not None and wanted > room:

@@ -26,17 +26,17 @@ class ModulesRunner:
         """Nothing to do: the slot has a place of its own."""
 
     def run(self, work: Sequence[Work]) -> torch.Tensor:
-        """Float32 logits, a row for each that wants them, in the order of `work`."""
-        last: dict[int, torch.Tensor] = {}  # of each work that wants it: [hidden]
+        """Float32 logits, the rows that each wants, in the order of `work`."""
+        last: dict[int, torch.Tensor] = {}  # of each work that wants some: [rows, hidden]
         with torch.inference_mode():
             for group in self._passes(work):
                 hidden = self._run([work[index] for index in group])
                 for row, index in enumerate(group):
-                    if work[index].wants_logits:
-                        last[index] = hidden[row]
+                    if wanted := work[index].rows:
+                        last[index] = hidden[row, -wanted:]
             if not last:
                 return torch.empty(0, self._modules.shape.vocabulary, device=self._modules.device)
-            rows = torch.stack([last[index] for index in sorted(last)])
+            rows = torch.cat([last[index] for index in sorted(last)])
             return self._modules.head(rows).float()
 
     def _passes(self, work: Sequence[Work]) -> list[list[int]]:
@@ -48,13 +48,13 @@ class ModulesRunner:
         return [singles, *chunks] if singles else chunks
 
     def _run(self, work: Sequence[Work]) -> torch.Tensor:
-        """The hidden state after each one's last token: [sequences, hidden]."""
+        """The hidden states after each one's tokens: [sequences, tokens, hidden]."""
         device = self._modules.device
         tokens = torch.tensor([list(each.tokens) for each in work], device=device)
         positions = [range(each.start, each.start + len(each.tokens)) for each in work]
         rows = Rows([each.slot for each in work], torch.tensor(positions, device=device))
         cache, mask = self._cache.begin(rows)
-        hidden = self._modules.backbone(
+        hidden: torch.Tensor = self._modules.backbone(
             input_ids=tokens,
             position_ids=rows.positions,
             attention_mask=mask,
@@ -62,4 +62,4 @@ class ModulesRunner:
             use_cache=True,
         ).last_hidden_state
         self._cache.end(rows)
-        return hidden[:, -1]
+        return hidden

@@ -25,7 +25,13 @@ class Work:
     start: int
     tokens: Sequence[int]
     wants_logits: bool  # of its last token
+    scores: bool = False  # a row for each of its tokens, whatever follows the last
     adapter: Adapter | None = None
+
+    @property
+    def rows(self) -> int:
+        """Of logits that it wants, those of its last tokens."""
+        return len(self.tokens) if self.scores else int(self.wants_logits)
 
 
 class StepRunner(Protocol):
@@ -40,7 +46,7 @@ class StepRunner(Protocol):
         ...
 
     def run(self, work: Sequence[Work]) -> torch.Tensor:
-        """Float32 logits, a row for each that wants them, in the order of `work`.
+        """Float32 logits, as many rows for each as it has `rows`, in the order of `work`.
 
         Work of a single token comes first.
         """
@@ -76,8 +82,7 @@ class Runner:
             if len(each.tokens) > 1:
                 chunks.append(self._chunk(each, first=len(tokens)))
             tokens += each.tokens
-            if each.wants_logits:
-                outputs.append(len(tokens) - 1)
+            outputs += range(len(tokens) - each.rows, len(tokens))
         counts = [len(each.tokens) for each in work]
         slots = np.repeat([each.slot for each in work], counts)
         positions = np.concatenate(

@@ -165,7 +165,7 @@ def _choose(logits: torch.Tensor, samplers: Sequence[Sampler]) -> list[Chosen]:
     tokens = _sample(logits, samplers)
     chosen = [Chosen(token) for token in tokens]
     if raw is not None:
-        explained = _explain(
+        explained = explain(
             raw,
             [tokens[row] for row in wanting],
             [samplers[row].rules.logprobs or 0 for row in wanting],
@@ -224,7 +224,9 @@ def _mask(logits: torch.Tensor, samplers: Sequence[Sampler]) -> None:
     logits[rows] = logits[rows].masked_fill_(forbidden, -torch.inf)
 
 
-def _explain(raw: torch.Tensor, tokens: Sequence[int], alternatives: Sequence[int]) -> list[Chosen]:
+def explain(raw: torch.Tensor, tokens: Sequence[int], alternatives: Sequence[int]) -> list[Chosen]:
+    """Each row's token with its log-probability, and so many of the likeliest, from the rows of
+    log-probabilities."""
     picked = raw.gather(1, torch.tensor(tokens, device=raw.device)[:, None])[:, 0].tolist()
     most = min(max(alternatives), raw.shape[-1])
     if not most:

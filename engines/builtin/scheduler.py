@@ -21,7 +21,7 @@ import math
 import threading
 import time
 from bisect import insort
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from engines.backend import Counts, Delta
@@ -30,7 +30,7 @@ from engines.builtin.blocks import BLOCK_TOKENS, Blocks, blocks_for, extend_keys
 from engines.builtin.memory import is_out_of_memory
 from engines.builtin.pace import Pace
 from engines.builtin.runner import StepRunner, Work
-from engines.builtin.sampling import Chosen, choose
+from engines.builtin.scoring import TOKENS_A_STEP, Told, tell
 from engines.protocol.errors import ApiError, failed, unavailable
 
 PREEMPTIONS = 3  # of one answer; after that it is left in peace
@@ -135,17 +135,17 @@ class Scheduler:
             return
         began_at = time.monotonic()
         try:
-            chosen = self._compute(planned)
+            told = self._compute(planned)
         except Exception as error:
             logger.exception("a step of %s answers failed", len(planned))
-            planned, chosen = self._recover(planned, error)
+            planned, told = self._recover(planned, error)
         else:
             self._failures = 0
             reading = sum(len(work.tokens) for _, work in planned if len(work.tokens) > 1)
             writing = sum(len(work.tokens) == 1 for _, work in planned)
             seconds = time.monotonic() - began_at
             self._pace.saw(writing=writing, prompt_tokens=reading, seconds=seconds)
-        self._keep(planned, chosen)
+        self._keep(planned, told)
 
     # Who runs
 
@@ -155,7 +155,7 @@ class Scheduler:
             in_order = list(self._waiting)
         being_read = self._being_read()
         for answer in in_order:
-            usable = answer.keys[: (len(answer.tokens) - 1) // BLOCK_TOKENS]
+            usable = answer.reusable_keys
             known = self._blocks.find(usable) if self._runner.keeps_blocks else []
             following = usable[len(known) :][:1]
             if following and being_read.get(following[0], math.inf) <= answer.priority:
@@ -233,12 +233,15 @@ class Scheduler:
         ]
         reading = [each for each in in_order if each.slot >= 0 and each.left > 1]
         budget = self._pace.budget(writing=len(planned), reading=len(reading))
+        scored = TOKENS_A_STEP
         for answer in reading:
-            if budget < 2:  # a single token of a prompt is not worth an attention call of its own
-                break
-            work = _work(answer, budget)
+            limit = min(budget, scored) if answer.scores else budget
+            if limit < 2:  # a single token of a prompt is not worth an attention call of its own
+                continue
+            work = _work(answer, limit)
             planned.append((answer, work))
             budget -= len(work.tokens)
+            scored -= work.rows if work.scores else 0
         return planned
 
     def _has_room(self, answer: Answer) -> bool:
@@ -255,23 +258,21 @@ class Scheduler:
         answer.blocks += block
         return True
 
-    def _compute(self, planned: Planned) -> list[Chosen]:
+    def _compute(self, planned: Planned) -> list[Told]:
         """A token for each that wants one. May be repeated: only the cache has changed."""
-        logits = self._runner.run([work for _, work in planned])
-        samplers = [answer.sampler for answer, work in planned if work.wants_logits]
-        return choose(logits, samplers) if samplers else []
+        return tell(self._runner.run([work for _, work in planned]), planned)
 
-    def _keep(self, planned: Planned, chosen: Iterable[Chosen]) -> None:
+    def _keep(self, planned: Planned, told: Sequence[Told]) -> None:
         """Notes what was computed and tells the readers what they gained."""
         news: News = []
-        tokens = iter(chosen)
-        for answer, work in planned:
+        for (answer, work), own in zip(planned, told, strict=True):
             answer.computed = work.start + len(work.tokens)
             self._remember(answer)
-            if not work.wants_logits:
+            answer.hear(work.start, own.scored)
+            if own.chosen is None and (answer.writes or answer.left):
                 continue
             try:
-                delta = answer.accept(next(tokens))
+                delta = answer.ended() if own.chosen is None else answer.accept(own.chosen)
             except Exception:
                 logger.exception("an answer could not take its token")
                 news.append((answer, failed("The engine failed on this request.")))
@@ -294,7 +295,7 @@ class Scheduler:
 
     # What goes wrong
 
-    def _recover(self, planned: Planned, error: Exception) -> tuple[Planned, list[Chosen]]:
+    def _recover(self, planned: Planned, error: Exception) -> tuple[Planned, list[Told]]:
         """Refuses as few as may help; gives what could be computed of the others."""
         if is_out_of_memory(error):
             self._save_memory(planned)
@@ -303,7 +304,7 @@ class Scheduler:
                     answer.computed = 0  # what was kept is half changed: from the beginning
             return [], []
         saved: Planned = []
-        chosen: list[Chosen] = []
+        told: list[Told] = []
         culprits: list[Answer] = []
         if not self._runner.keeps_blocks:
             planned = [(answer, _whole(work, answer.tokens)) for answer, work in planned]
@@ -314,7 +315,7 @@ class Scheduler:
             try:
                 if tries > 0:
                     tries -= 1
-                    chosen += self._compute(group)
+                    told += self._compute(group)
                     saved += group
                     continue
             except Exception:
@@ -326,7 +327,7 @@ class Scheduler:
         self._refuse(culprits, failed("The engine failed on this request."))
         if not saved:
             self._check(error)
-        return saved, chosen
+        return saved, told
 
     def _save_memory(self, planned: Planned) -> None:
         """The next step reads less at once; if that cannot help, the last in order is refused."""
@@ -376,7 +377,8 @@ def _work(answer: Answer, limit: int) -> Work:
         answer.slot,
         answer.computed,
         tokens,
-        wants_logits=len(tokens) == answer.left,
+        wants_logits=len(tokens) == answer.left and answer.writes,
+        scores=answer.scores,
         adapter=answer.adapter,
     )
 

@@ -77,6 +77,7 @@ class Request:
     include_reasoning: bool = True
     prompts: Sequence[str | list[int]] = ()
     echo: bool = False  # a completion repeats its prompt first
+    prompt_logprobs: int | None = None  # None: not wanted; else how many alternatives a token
     structure: Structure | None = None
     sampling: Sampling
     choices: int = 1  # for each prompt
@@ -118,8 +119,6 @@ def read_completion(body: Any, *, models: Collection[str], defaults: Sampling) -
         raise unsupported("best_of", "best_of is not supported beyond n.")
     logprobs = fields.integer(body, "logprobs", low=0, high=MAX_TOP_LOGPROBS)
     echo = fields.boolean(body, "echo")
-    if echo and logprobs is not None:
-        raise unsupported("echo", "Log probabilities of the prompt are not supported.")
     prompts = read_texts(body, "prompt")
     if len(prompts) * choices > MAX_PROMPTS:
         raise invalid("prompt", f"Prompts times n must be at most {MAX_PROMPTS}.")
@@ -129,6 +128,7 @@ def read_completion(body: Any, *, models: Collection[str], defaults: Sampling) -
         priority=read_priority(body),
         prompts=prompts,
         echo=echo,
+        prompt_logprobs=logprobs if echo else None,
         structure=read_structure(body),
         sampling=_sampling(body, defaults, logprobs=logprobs, is_chat=False),
         choices=choices,
@@ -253,7 +253,8 @@ def _sampling(
 
 
 def _max_tokens(body: Mapping[str, Any], *, is_chat: bool) -> int | None:
-    limit = fields.integer(body, "max_tokens", low=1, high=1 << 31)
+    least = 0 if body.get("echo") is True and not is_chat else 1  # an echo alone is an answer
+    limit = fields.integer(body, "max_tokens", low=least, high=1 << 31)
     if not is_chat:
         return 16 if limit is None else limit  # OpenAI's default on this route
     newer = fields.integer(body, "max_completion_tokens", low=1, high=1 << 31)

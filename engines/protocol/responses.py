@@ -11,10 +11,11 @@ from engines.protocol.reading import Piece
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
-    """One token as its bytes and the natural logarithm of its probability."""
+    """One token as its bytes and the natural logarithm of its probability, which a prompt's first
+    token has none of."""
 
     raw: bytes
-    logprob: float
+    logprob: float | None
     alternatives: Sequence["TokenLogprob"] = ()
 
     @property
@@ -147,10 +148,7 @@ class Shape:
         return {
             "tokens": [each.text for each in tokens],
             "token_logprobs": [each.logprob for each in tokens],
-            "top_logprobs": [
-                {alternative.text: alternative.logprob for alternative in each.alternatives}
-                for each in tokens
-            ],
+            "top_logprobs": [_by_text(each) for each in tokens],
             "text_offset": offsets,
         }
 
@@ -181,6 +179,18 @@ def _told(pieces: Sequence[Piece]) -> dict[str, Any]:
     if "reasoning" in told:
         told["reasoning_content"] = told["reasoning"]
     return told
+
+
+def _by_text(token: TokenLogprob) -> dict[str, float] | None:
+    """The alternatives of a completion's token. Of several that read the same, such as halves of
+    a character, the likeliest counts."""
+    if token.logprob is None:
+        return None
+    found: dict[str, float] = {}
+    for each in token.alternatives:
+        if each.logprob is not None:
+            found.setdefault(each.text, each.logprob)
+    return found
 
 
 def _chat_token(token: TokenLogprob) -> dict[str, Any]:

@@ -35,7 +35,7 @@ class CompiledRunner:
         self._cache.place(slot, blocks, first=first)
 
     def run(self, work: Sequence[Work]) -> torch.Tensor:
-        """Float32 logits, a row for each that wants them; valid until the next run."""
+        """Float32 logits, the rows that each wants; valid until the next run."""
         owners = [each.adapter for each in work for _ in each.tokens]
         self._adaptations.begin(owners, device=self._decoder.device)
         with torch.inference_mode():
@@ -52,7 +52,6 @@ def _rows(work: Sequence[Work]) -> Rows:
         tokens += each.tokens
         positions += range(each.start, each.start + count)
         slots += [each.slot] * count
-        if each.wants_logits:
-            outputs.append(len(tokens) - 1)
+        outputs += range(len(tokens) - each.rows, len(tokens))
     arrays = (np.array(values, dtype=np.int64) for values in (tokens, positions, slots, outputs))
     return Rows(*arrays)

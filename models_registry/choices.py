@@ -37,3 +37,24 @@ IMPORT_TRANSITIONS: dict[str, set[str]] = {
     S.SUCCEEDED: set(),
     S.FAILED: set(),
 }
+
+
+class TrialStatus(models.TextChoices):
+    """Of an evaluation that a rollout has asked for; whoever carries it out writes it."""
+
+    WANTED = "wanted", _("Wanted")  # nobody has begun it
+    RUNNING = "running", _("Running")
+    FINISHED = "finished", _("Finished")  # the result is attached to the revision
+    FAILED = "failed", _("Failed")  # there is no result; the message says why
+    CANCELLED = "cancelled", _("Cancelled")  # whoever asked for it needs it no more
+
+
+T = TrialStatus
+TRIAL_TRANSITIONS: dict[str, set[str]] = {
+    T.WANTED: {T.RUNNING, T.FAILED, T.CANCELLED},
+    T.RUNNING: {T.FINISHED, T.FAILED, T.CANCELLED},
+    T.FINISHED: set(),
+    T.FAILED: set(),
+    T.CANCELLED: set(),
+}
+TRIAL_OVER = {status for status, onward in TRIAL_TRANSITIONS.items() if not onward}

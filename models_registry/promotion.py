@@ -13,8 +13,9 @@ from accounts.models import Organization
 from common.errors import DomainError, InvalidInput, NotAllowed, NotFound
 from models_registry import gates
 from models_registry.choices import RevisionKind
-from models_registry.gates import GateNotPassed, Rule
+from models_registry.gates import GateNotPassed
 from models_registry.models import Alias, AliasGate, RegisteredModel, Revision
+from models_registry.rules import Rule
 
 MAX_REASON_CHARACTERS = 500
 

@@ -19,7 +19,7 @@ from training import asking, chat_lines, judging, results, scoring
 from training.asking import Outcome, Question, Reply, Wait
 from training.choices import EVALUATION_OVER, EvaluationStatus
 from training.metrics import reading
-from training.metrics.kinds import Scorer
+from training.metrics.scorer import Scorer
 from training.models import Evaluation, EvaluationAnswer
 
 logger = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from django.db.models import Count, Max, Q, Sum
 
 from models_registry.models import EvaluationResult
 from training import scoring
-from training.metrics import paired, reading
+from training.metrics import measures, paired, reading
 from training.metrics.judge import Judge
 from training.metrics.paired import Comparison, Scores
 from training.models import Evaluation, EvaluationAnswer
@@ -63,12 +63,14 @@ def compare(evaluation: Evaluation) -> dict[str, Figures]:
     if len(names) < 2:
         return {}
     scores = _score_rows(evaluation)
+    measured = measures.find(evaluation.metrics, scores)
     found: dict[str, Figures] = {name: {} for name in names}
     for first, second in itertools.combinations(names, 2):
         for metric, rows in scores.items():
             if first not in rows or second not in rows:
                 continue
-            seen = paired.compare(rows[first], rows[second])
+            is_lower = measured[metric].lower_is_better
+            seen = paired.compare(rows[first], rows[second], lower_is_better=is_lower)
             if seen is not None:
                 found[first].setdefault(second, {})[metric] = seen
                 found[second].setdefault(first, {})[metric] = _turned(seen)
@@ -119,6 +121,7 @@ def keep(
     the other revisions: gates read them."""
     for name, revision_id in revisions.items():
         result = evaluation.results[name]
+        measured = measures.find(evaluation.metrics, result["metrics"])
         leads = {
             str(other_id): {metric: seen.as_json() for metric, seen in found[other][name].items()}
             for other, other_id in revisions.items()
@@ -134,6 +137,9 @@ def keep(
                 "dataset_version_id": evaluation.split.version_id,
                 "examples": result["examples"],
                 "metrics": result["metrics"],
+                "measures": {
+                    each: what.as_json() for each, what in measured.items() if what.key != each
+                },
                 "comparisons": leads,
                 "created_at": now,
             },

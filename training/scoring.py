@@ -10,7 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from training.metrics.kinds import ExactMatch, JsonFields, Scorer, structure
+from training.metrics.fields import JsonFields
+from training.metrics.matching import ExactMatch
+from training.metrics.scorer import Scorer
+from training.metrics.structures import structure
 
 EXACT, FIELD, VALID_JSON = "exact_match", "field.", "valid_json"
 DEFAULTS: tuple[Scorer, ...] = (ExactMatch(), JsonFields(name=""))

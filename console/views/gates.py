@@ -16,8 +16,8 @@ from console import intervals, offers
 from console.evaluation_forms import GateForm
 from console.pages import ConsoleRequest, add_refusal, console_page, done, refuse, show
 from models_registry import promotion
-from models_registry.gates import Rule
 from models_registry.models import AliasGate, RegisteredModel
+from models_registry.rules import Rule
 from training import services
 from training.models import DatasetSplit
 

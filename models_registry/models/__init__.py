@@ -4,6 +4,7 @@ from models_registry.models.evaluation_result import EvaluationResult
 from models_registry.models.registered_model import Alias, RegisteredModel
 from models_registry.models.revision import Revision
 from models_registry.models.revision_import import RevisionImport
+from models_registry.models.trial import Trial
 
 __all__ = [
     "Alias",
@@ -14,4 +15,5 @@ __all__ = [
     "RegisteredModel",
     "Revision",
     "RevisionImport",
+    "Trial",
 ]

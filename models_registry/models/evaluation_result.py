@@ -29,6 +29,9 @@ class EvaluationResult(Identified):
     split = models.CharField(max_length=40)
     examples = models.PositiveIntegerField()
     metrics = models.JSONField(default=dict)  # {"exact_match": 0.93, "field.intent": 0.99, ...}
+    # {"regex": {"key": "regex#1f0c9a3b57", "label": ..., "metric": {...}, ...}}: how each number
+    # was measured, where its name alone does not say it
+    measures = models.JSONField(default=dict, blank=True)
     # {"<other revision>": {"<metric>": {"difference", "low", "high", ...}}}: this one minus the other
     comparisons = models.JSONField(default=dict, blank=True)
     created_at = models.DateTimeField()
@@ -45,3 +48,11 @@ class EvaluationResult(Identified):
 
     def __str__(self) -> str:
         return f"{self.revision} on {self.dataset_name}/{self.split}"
+
+    def key_of(self, name: str) -> str:
+        """The key of the measure behind a name in `metrics`; the name itself where none is kept."""
+        return str(self.measures.get(name, {}).get("key", name))
+
+    def name_of(self, key: str) -> str | None:
+        """Under which name a measure stands in `metrics`, None if it was not measured."""
+        return next((name for name in self.metrics if self.key_of(name) == key), None)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from training.metrics.kinds import OptionError
+from training.metrics.scorer import OptionError
 
 MODES = ("score", "pairs")
 MAX_RUBRIC_CHARACTERS = 8000

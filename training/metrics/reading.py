@@ -9,35 +9,35 @@ from typing import Any
 import regex
 
 from common.errors import InvalidInput
-from training.metrics import kinds
+from training.metrics import fields, matching, overlap
 from training.metrics.judge import Judge
-from training.metrics.kinds import OptionError
+from training.metrics.scorer import OptionError, Scorer
 
 Metric = (
-    kinds.ExactMatch
-    | kinds.JsonFields
-    | kinds.Rouge
-    | kinds.Bleu
-    | kinds.Chrf
-    | kinds.Regex
-    | kinds.Numeric
-    | kinds.Contains
+    matching.ExactMatch
+    | fields.JsonFields
+    | overlap.Rouge
+    | overlap.Bleu
+    | overlap.Chrf
+    | matching.Regex
+    | matching.Numeric
+    | matching.Contains
     | Judge
 )
 KINDS: dict[str, type[Metric]] = {
-    "exact_match": kinds.ExactMatch,
-    "json_fields": kinds.JsonFields,
-    "rouge": kinds.Rouge,
-    "bleu": kinds.Bleu,
-    "chrf": kinds.Chrf,
-    "regex": kinds.Regex,
-    "numeric": kinds.Numeric,
-    "contains": kinds.Contains,
+    "exact_match": matching.ExactMatch,
+    "json_fields": fields.JsonFields,
+    "rouge": overlap.Rouge,
+    "bleu": overlap.Bleu,
+    "chrf": overlap.Chrf,
+    "regex": matching.Regex,
+    "numeric": matching.Numeric,
+    "contains": matching.Contains,
     "judge": Judge,
 }
 MAX_METRICS = 16
 NAME = regex.compile(r"[a-z][a-z0-9_-]{0,39}")
-RESERVED = ("valid_json", "field", "perplexity", "examples", "errors")
+RESERVED = ("valid_json", "field", "loss", "perplexity", "examples", "errors")
 FIELD = "metrics"
 JSON_TYPES: dict[Any, str] = {int: "integer", float: "number", str: "string", bool: "boolean"}
 
@@ -59,7 +59,7 @@ def read(asked: Sequence[Mapping[str, Any]]) -> tuple[Metric, ...]:
                 field=f"{FIELD}.{index}.name",
                 remedy="Give one of them another name.",
             )
-    if sum(isinstance(each, kinds.JsonFields) for each in found) > 1:
+    if sum(isinstance(each, fields.JsonFields) for each in found) > 1:
         raise InvalidInput(
             "Fields are compared in one way at a time.",
             field=FIELD,
@@ -68,7 +68,7 @@ def read(asked: Sequence[Mapping[str, Any]]) -> tuple[Metric, ...]:
     return found
 
 
-def scorers(asked: Sequence[Mapping[str, Any]]) -> list[kinds.Scorer]:
+def scorers(asked: Sequence[Mapping[str, Any]]) -> list[Scorer]:
     """Those that need nothing but the two texts: judges come later."""
     return [each for each in read(asked) if not isinstance(each, Judge)]
 
@@ -76,6 +76,10 @@ def scorers(asked: Sequence[Mapping[str, Any]]) -> list[kinds.Scorer]:
 def write(metrics: Sequence[Metric]) -> list[dict[str, Any]]:
     """As `read` takes it, with what differs from the defaults alone."""
     return [_write_one(each) for each in metrics]
+
+
+def kind_of(metric: Metric) -> str:
+    return next(kind for kind, cls in KINDS.items() if type(metric) is cls)
 
 
 def describe() -> list[dict[str, Any]]:
@@ -156,13 +160,12 @@ def _is_unicode(text: str) -> bool:
 
 
 def _write_one(metric: Metric) -> dict[str, Any]:
-    kind = next(kind for kind, cls in KINDS.items() if type(metric) is cls)
     options = {
         item.name: list(value) if isinstance(value, tuple) else value
         for item in dataclasses.fields(metric)
         if (value := getattr(metric, item.name)) != item.default
     }
-    return {"kind": kind} | options
+    return {"kind": kind_of(metric)} | options
 
 
 def _options(cls: type[Metric]) -> list[tuple[str, dict[str, Any]]]:

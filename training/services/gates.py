@@ -10,7 +10,7 @@ from accounts import audit
 from accounts.models import Organization
 from common.errors import InvalidInput
 from models_registry import promotion
-from models_registry.gates import Rule
+from models_registry.rules import Rule
 from models_registry.models import AliasGate
 from training.services.evaluations import find_split
 

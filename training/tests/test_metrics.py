@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from common.errors import InvalidInput
-from training.metrics import judge, kinds, reading
+from training.metrics import judge, measures, reading, structures
 from training.metrics.judge import Judge, Verdict
 from training.scoring import nothing, score
 
@@ -225,5 +225,5 @@ def test_what_is_nested_too_deep_is_not_the_same() -> None:
     deep: list = []
     for _ in range(5000):
         deep = [deep]
-    assert kinds.same_json(deep, deep) is False
+    assert structures.same_json(deep, deep) is False
     assert score("[]", "[" * 100_000).is_exact is False

@@ -124,7 +124,9 @@ class Rule:
         longest = rule.get("max_tokens")
         if longest is not None and not (type(longest) is int and 1 <= longest <= MAX_TOKENS):
             raise InvalidInput(
-                "It is out of range.", field=f"{field}.max_tokens", remedy=f"Give 1 to {MAX_TOKENS}."
+                "It is out of range.",
+                field=f"{field}.max_tokens",
+                remedy=f"Give 1 to {MAX_TOKENS}.",
             )
         return cls(
             dataset_version_id=version_id,

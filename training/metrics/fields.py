@@ -72,5 +72,3 @@ class JsonFields:
     @cached_property
     def _normal(self) -> Normal:
         return normal_of(self)
-
-

@@ -19,6 +19,7 @@ from training.metrics.judge import Judge
 from training.metrics.matching import ExactMatch
 from training.metrics.overlap import Rouge
 from training.metrics.reading import Metric
+from training.metrics.scorer import OptionError
 
 FIELD = "field."
 SHOWN_CHARACTERS = 60  # of a pattern or rubric in a label
@@ -70,6 +71,22 @@ def of_name(name: str) -> Measure:
     """Of a score that no metric of the list gave, such as `valid_json` or `perplexity`."""
     is_lower = is_lower_better(name)
     return Measure(name, name, lower_is_better=is_lower, unit="number" if is_lower else "share")
+
+
+def of_default(name: str) -> Measure | None:
+    """What a name alone means: the score of a kind whose options are left as they are. None for
+    kinds that mean nothing without options (regex, judge) and for what is no kind's score."""
+    if name.startswith(FIELD):
+        return of_metric(JsonFields(), name)
+    for cls in reading.KINDS.values():
+        metric = cls()
+        if name in scores_of(metric):
+            try:
+                metric.check()
+            except OptionError:
+                return None
+            return of_metric(metric, name)
+    return None
 
 
 def scores_of(metric: Metric) -> tuple[str, ...]:

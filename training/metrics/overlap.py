@@ -109,5 +109,3 @@ def _bleu(tokenize: str, ignore_case: bool) -> BLEU:
 @lru_cache(maxsize=16)
 def _chrf(word_order: int, ignore_case: bool) -> CHRF:
     return CHRF(word_order=word_order, lowercase=ignore_case)
-
-

@@ -83,5 +83,3 @@ def _plain(value: Any) -> Any:
         except (ValueError, RecursionError):
             return value
     return value
-
-

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from common.errors import InvalidInput
-from training.metrics import judge, measures, reading, structures
+from training.metrics import judge, reading, structures
 from training.metrics.judge import Judge, Verdict
 from training.scoring import nothing, score
 

@@ -46,6 +46,12 @@ class Position:
     recent_losses: list[float] = field(default_factory=list)
     evaluated_step: int = 0
     eval_loss: float | None = None
+    best_step: int | None = None  # of the best evaluation so far, and what it measured
+    best_value: float | None = None
+    best_eval_loss: float | None = None
+    patience_value: float | None = None  # what a later evaluation has to be better than
+    evaluations_in_vain: int = 0  # since that was measured
+    stopped_early: bool = False
     skipped: list[int] = field(default_factory=list)  # steps left out: their loss was no number
     micro_batch_splits: int = 1  # parts that memory forced micro-batches into
 
@@ -64,8 +70,12 @@ def save(
         state = {"position": dataclasses.asdict(position), "random": _plain_random()}
         (folder / "state.json").write_text(json.dumps(state), encoding="utf-8")
 
-    target = root / f"step-{position.step:08d}"
+    target = folder_of(root, position.step)
     return target, folders.write_folder(target, fill, facts={"step": position.step})
+
+
+def folder_of(root: Path, step: int) -> Path:
+    return root / f"step-{step:08d}"
 
 
 def load_newest(root: Path) -> Path | None:
@@ -93,6 +103,14 @@ def restore_optimizer(path: Path, optimizer: MasterAdamW) -> None:
         optimizer.load(file.names, file.read)
 
 
+def restore_weights(path: Path, optimizer: MasterAdamW) -> None:
+    """The weights alone, to be saved as they were then. Raises ValueError if the checkpoint is not
+    whole."""
+    folders.read_facts(path)
+    with _TensorFile(path / "tensors.safetensors") as file:
+        optimizer.load_weights(file.read)
+
+
 def torch_random(device: torch.device) -> dict[str, torch.Tensor]:
     """Where torch's generators stand."""
     states = {"cpu": torch.get_rng_state()}
@@ -118,9 +136,21 @@ def restore_random(path: Path, *, device: torch.device) -> None:
     np.random.set_state((name, np.asarray(keys, dtype=np.uint32), *rest))
 
 
-def prune(root: Path, *, kept: int) -> None:
-    for path in _newest_first(root)[kept:]:
-        shutil.rmtree(path)
+def prune(root: Path, *, kept: int) -> list[int]:
+    """Remove all but the newest `kept`, and those that these name as the best; returns their
+    steps."""
+    paths = _newest_first(root)
+    newest, older = paths[:kept], paths[kept:]
+    best = {read_position(path).best_step for path in newest} if older else set()
+    spared = {folder_of(root, step) for step in best if step is not None}
+    for path in older:
+        if path not in spared:
+            shutil.rmtree(path)
+    return [_step_of(path) for path in paths if path in spared or path in newest]
+
+
+def _step_of(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
 
 
 def _newest_first(root: Path) -> list[Path]:

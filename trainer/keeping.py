@@ -56,9 +56,11 @@ class Keeper:
         finally:
             self._tried_at = time.monotonic()
             self._pulse.skip()
-        checkpoint.prune(self._folder, kept=self._spec.hyperparameters.checkpoints_kept)
+        kept = checkpoint.prune(self._folder, kept=self._spec.hyperparameters.checkpoints_kept)
         self.saved_step, self._pause = position.step, self._usual
-        self._progress.write(Kind.CHECKPOINT, step=position.step, path=str(path), bytes=size)
+        self._progress.write(
+            Kind.CHECKPOINT, step=position.step, path=str(path), bytes=size, kept=kept
+        )
         self._pulse.told()
 
     def write_result(

@@ -3,32 +3,40 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import logging
 import math
 import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import psutil
 import torch
 
-from trainer import checkpoint, model, objectives, parity, ranks, reference, snapshots
+from trainer import (
+    best,
+    checkpoint,
+    memory,
+    model,
+    objectives,
+    parity,
+    ranks,
+    reference,
+    resuming,
+    snapshots,
+)
 from trainer.batches import StepPlan, eval_batches
-from trainer.checkpoint import Position
 from trainer.data import TokenSet
-from trainer.errors import FailureReason, SpecError, TrainingFailure
-from trainer.keeping import Keeper, finished_before
+from trainer.errors import FailureReason, TrainingFailure
+from trainer.evaluating import evaluate
+from trainer.keeping import DISK_ERRORS, Keeper, finished_before
 from trainer.optimizer import MasterAdamW, rate_factor
 from trainer.progress import Kind, ProgressWriter
 from trainer.pulse import Pulse
 from trainer.ranks import ALONE, Ranks
 from trainer.samples import Sampler
 from trainer.spec import TrainSpec
-from trainer.steps import Gradients, Steps, agree, lines_of
+from trainer.steps import Gradients, Steps, lines_of
+from trainer.telling import Teller
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +47,8 @@ _RECENT_STEPS = 50
 # diverged has no other kind.
 MAX_SKIPPED = 3
 _NAMED_LINES = 40
-_WEIGHT = "weight"  # among the sums of an evaluation: what its loss is divided by
+# Evaluations of a run that something hangs on, where nobody says how often.
+_EVALUATIONS = 10
 
 
 def run(
@@ -82,7 +91,6 @@ class Training:
         self._ranks = group
         self._pulse = Pulse(progress)
         self._keeper = Keeper(spec, progress=progress, pulse=self._pulse)
-        self._tally = objectives.Tally()
         self._device = torch.device(spec.device)
         self._checkpoints = Path(spec.checkpoint_path)
         self._tokenizer = model.load_tokenizer(spec)
@@ -92,6 +100,12 @@ class Training:
         micro_batches = self._given.gradient_accumulation * group.count
         planned = dataclasses.replace(self._given, gradient_accumulation=micro_batches)
         self._plan = StepPlan(self._train.lengths, planned)
+        self._teller = Teller(
+            progress, plan=self._plan, given=self._given, device=self._device, pulse=self._pulse
+        )
+        self._eval_every = self._given.eval_every_steps
+        if self._given.needs_evaluations and self._eval_every is None:
+            self._eval_every = max(1, self._plan.total_steps // _EVALUATIONS)
         self._skipped: set[int] = set()  # steps whose loss was no number
         self._splits = spec.micro_batch_splits
         self._sampler = Sampler.of(spec, self._tokenizer)
@@ -101,7 +115,6 @@ class Training:
         self._resume()
         self._seconds_before = self._position.total_seconds
         self._started = started
-        self._process = psutil.Process()
 
     def run(self) -> None:
         position = self._position
@@ -122,8 +135,11 @@ class Training:
         if self._eval and not self._evaluate(self._eval):
             self._yield()
             return
+        if not self._ranks.is_first:
+            return
+        result_step = self._take_best()
         self._sample(at_the_end=True)
-        self._finish()
+        self._finish(result_step)
 
     def _stopping(self) -> bool:
         """Whether any rank was asked to stop; to be called by all of them alike."""
@@ -135,27 +151,27 @@ class Training:
         """True when a bound of the run is reached, false when asked to stop before that."""
         # When the first step would have been, had the run never been interrupted.
         self._begun = time.monotonic() - self._position.training_seconds
-        self._note_told()
+        self._teller.begin(self._position)
         self._pulse.skip()
+        if not self._evaluate_if_due():  # a stop may have come in the middle of that
+            return False
         while not self._is_over():
             if self._stopping():
                 return False
             if self._position.step in self._skipped:
                 self._position.step += 1
-                continue
-            self._sample()
-            if not self._step():
-                return False
-            every, step = self._given.eval_every_steps, self._position.step
-            due = self._eval and every and step and step % every == 0 and not self._is_over()
-            if due and self._eval and not self._evaluate(self._eval):
+            else:
+                self._sample()
+                if not self._step():
+                    return False
+            if not self._evaluate_if_due():
                 return False
             if self._keeper.is_due and not self._is_over():
                 self._save()
         return True
 
     def _is_over(self) -> bool:
-        return self._share_done() >= 1
+        return self._position.stopped_early or self._share_done() >= 1
 
     def _share_done(self) -> float:
         by_steps = self._position.step / self._plan.total_steps
@@ -171,7 +187,7 @@ class Training:
         if found is None:
             return False
         norm = self._optimizer.clip(self._given.max_grad_norm)
-        if not (math.isfinite(found.loss) and math.isfinite(norm)):
+        if self._ranks.any(not (math.isfinite(found.loss) and math.isfinite(norm))):
             self._roll_back(found.loss, norm)
             return True
         rate = self._update(found)
@@ -179,7 +195,7 @@ class Training:
         self._position.training_seconds = self._ranks.number_of_first(seconds)
         self._keep_snapshot()
         if self._position.step % self._given.log_every_steps == 0 or self._is_over():
-            self._tell_step(rate, norm)
+            self._teller.tell(self._position, rate=rate, norm=norm)
         return True
 
     def _update(self, found: Gradients) -> float:
@@ -193,10 +209,8 @@ class Training:
         self._optimizer.step(learning_rate=rate)
         position.step += 1
         position.tokens_total += found.tokens
-        position.window_loss += found.loss
-        position.window_steps += 1
         self._recent.append(found.loss)
-        self._tally.add(found.sums)
+        self._teller.add(position, loss=found.loss, sums=found.sums)
         return rate
 
     def _roll_back(self, loss: float, norm: float) -> None:
@@ -224,7 +238,7 @@ class Training:
         self._progress.write(
             Kind.WARNING, reason="batch_skipped", message=message, step=bad, lines=lines
         )
-        self._note_told()
+        self._teller.begin(self._position)
 
     def _lines(self, steps: list[int]) -> list[int]:
         units = [unit for step in steps for part in self._plan.step(step) for unit in part]
@@ -236,88 +250,73 @@ class Training:
         more = f" and {len(found) - _NAMED_LINES} more" if len(found) > _NAMED_LINES else ""
         return f"{named}{more} of {Path(self._spec.train_path).name}"
 
-    def _note_told(self) -> None:
-        """What the next line of progress counts from."""
-        position = self._position
-        self._told = (time.monotonic(), position.step, position.tokens_total)
-
-    def _tell_step(self, rate: float, norm: float) -> None:
-        position = self._position
-        told_at, told_step, told_tokens = self._told
-        seconds = time.monotonic() - told_at
-        steps, tokens = position.step - told_step, position.tokens_total - told_tokens
-        left = (self._plan.total_steps - position.step) * seconds / max(1, steps)
-        if self._given.max_seconds:
-            left = min(left, max(0.0, self._given.max_seconds - position.training_seconds))
-        loss = position.window_loss / max(1, position.window_steps)
-        position.window_loss, position.window_steps = 0.0, 0
-        metrics, self._tally = self._tally.means(), objectives.Tally()
-        self._progress.write(
-            Kind.STEP,
-            step=position.step,
-            total_steps=self._plan.total_steps,
-            epoch=round(self._plan.epoch(position.step), 4),
-            loss=loss,
-            learning_rate=rate,
-            grad_norm=norm,
-            tokens_total=position.tokens_total,
-            tokens_per_second=round(tokens / seconds, 1),
-            seconds_left=round(left, 1),
-            memory_bytes=self._memory_bytes(),
-            patience_seconds=self._pulse.patience_seconds,
-            metrics=metrics,
-        )
-        self._pulse.told()
-        self._note_told()
-        logger.info(
-            "step %d/%d loss %.4f rate %.2e norm %.2f %.0f tokens/s %.0f s left",
-            position.step,
-            self._plan.total_steps,
-            loss,
-            rate,
-            norm,
-            tokens / seconds,
-            left,
-        )
-
-    def _memory_bytes(self) -> int:
-        if self._device.type == "cpu":
-            return int(self._process.memory_info().rss)
-        return int(torch.get_device_module(self._device).max_memory_allocated(self._device))
-
     # Evaluating
 
+    def _evaluate_if_due(self) -> bool:
+        every, step = self._eval_every, self._position.step
+        if self._eval is None or not every or not step or step % every or self._is_over():
+            return True
+        return self._evaluate(self._eval)
+
     def _evaluate(self, held_out: TokenSet) -> bool:
-        """Mean loss over the held-out set; false when asked to stop meanwhile."""
-        position = self._position
+        """A look at the held-out set, and what hangs on it; false when asked to stop meanwhile."""
+        position, given = self._position, self._given
         if position.evaluated_step == position.step and position.eval_loss is not None:
             return True  # told by an attempt that was killed later
-        loss, tally = 0.0, objectives.Tally()
-        size = max(1, self._given.batch_size // self._ranks.most(self._splits))
-        self._loaded.model.eval()
-        with torch.no_grad():
-            for units in self._ranks.rounds(eval_batches(held_out.lengths, batch_size=size)):
-                if self._stopping():
-                    self._loaded.model.train()
-                    return False
-                if units is None:
-                    continue
-                work = self._objective.make(held_out, units, share=self._share)
-                part, sums = self._objective.loss(self._loaded, work.to(self._device), divisor=1.0)
-                loss += part.item()
-                tally.add({**sums, _WEIGHT: (work.weight, 1.0)})
-                self._pulse.beat(position.step)
-        self._loaded.model.train()
-        names = (*self._objective.told, _WEIGHT)
-        loss, whole = agree(self._ranks, loss, tally.sums(), names)
-        weight, _ = whole[_WEIGHT]
-        tally = objectives.Tally({name: whole[name] for name in whole if name != _WEIGHT})
-        position.evaluated_step, position.eval_loss = position.step, loss / weight
-        self._progress.write(
-            Kind.EVAL, step=position.step, eval_loss=position.eval_loss, metrics=tally.means()
+        found = evaluate(
+            held_out,
+            objective=self._objective,
+            loaded=self._loaded,
+            batch_size=given.batch_size,
+            splits=self._splits,
+            share=self._share,
+            device=self._device,
+            ranks=self._ranks,
+            stopping=self._stopping,
+            beat=lambda: self._pulse.beat(position.step),
         )
-        logger.info("step %d eval loss %.4f", position.step, position.eval_loss)
+        if found is None:
+            return False
+        position.evaluated_step, position.eval_loss = position.step, found.loss
+        before, is_last = dataclasses.replace(position), self._is_over()
+        is_best = best.take_up(position, given, eval_loss=found.loss, metrics=found.metrics)
+        self._progress.write(
+            Kind.EVAL,
+            step=position.step,
+            eval_loss=found.loss,
+            metrics=found.metrics,
+            best_step=position.best_step,
+            best_value=position.best_value,
+        )
+        logger.info("step %d eval loss %.4f", position.step, found.loss)
+        if is_last:
+            position.stopped_early = False
+        elif is_best and given.keep_best:
+            self._keep_best(before)
+        if position.stopped_early:
+            self._tell_early_stop()
         return True
+
+    def _keep_best(self, before: checkpoint.Position) -> None:
+        """A checkpoint of the best so far; where there is no room for it, it is not the best."""
+        position = self._position
+        self._save()
+        if not self._ranks.from_first(self._keeper.saved_step == position.step):
+            position.best_step, position.best_value = before.best_step, before.best_value
+            position.best_eval_loss = before.best_eval_loss
+
+    def _tell_early_stop(self) -> None:
+        position, given = self._position, self._given
+        message = (
+            f"Stopped early at step {position.step} of {self._plan.total_steps}: in "
+            f"{position.evaluations_in_vain} evaluations {given.best_metric} has not improved by "
+            f"more than {given.early_stopping_min_delta:g}; the best was {position.best_value} at "
+            f"step {position.best_step}."
+        )
+        logger.info(message)
+        self._progress.write(
+            Kind.EARLY_STOP, step=position.step, best_step=position.best_step, message=message
+        )
 
     def _sample(self, *, at_the_end: bool = False) -> None:
         """Tell what the model answers to the fixed prompts; its time is not the training's."""
@@ -331,8 +330,7 @@ class Training:
         self._progress.write(Kind.SAMPLE, step=step, samples=samples)
         spent = time.monotonic() - begun
         self._begun += spent
-        told_at, step, tokens = self._told
-        self._told = (told_at + spent, step, tokens)
+        self._teller.leave_out(spent)
         self._pulse.skip()
 
     # Saving and resuming
@@ -343,7 +341,7 @@ class Training:
             self._keeper.saved_step = position.step  # the first's word counts
             return
         position.recent_losses = list(self._recent)
-        position.window_metrics = self._tally.sums()
+        position.window_metrics = self._teller.tally.sums()
         position.total_seconds = self._total_seconds()
         position.skipped = sorted(self._skipped)
         position.micro_batch_splits = self._splits
@@ -375,27 +373,18 @@ class Training:
 
     def _resume(self) -> None:
         """Take up the newest checkpoint, if there is one."""
-        fingerprint = self._fingerprint()
-        path = self._newest()
-        if path is None:
-            torch.manual_seed(self._given.seed)
-            self._position = Position(fingerprint=fingerprint)
-        else:
-            self._position = checkpoint.read_position(path)
-            if self._position.fingerprint != fingerprint:
-                raise SpecError(
-                    "checkpoint_path",
-                    "holds checkpoints of a run with other data or settings",
-                    remedy="give every run a folder of its own",
-                )
-            checkpoint.restore_optimizer(path, self._optimizer)
-            checkpoint.restore_random(path, device=self._device)
-            logger.info("resuming from %s", path.name)
+        self._position = resuming.take_up(
+            self._newest(),
+            own=resuming.fingerprint(self._spec, self._train),
+            optimizer=self._optimizer,
+            device=self._device,
+            seed=self._given.seed,
+        )
         position = self._position
         self._keeper.saved_step = position.step
         self._skipped |= set(position.skipped)
         self._splits = max(self._splits, position.micro_batch_splits)
-        self._tally = objectives.Tally(position.window_metrics)
+        self._teller.tally = objectives.Tally(position.window_metrics)
         recent = max(1, min(_RECENT_STEPS, self._plan.total_steps // 10))
         self._recent = deque(position.recent_losses, maxlen=recent)
         self._steps = Steps(
@@ -425,18 +414,42 @@ class Training:
         self._progress.write(Kind.YIELDED, step=self._keeper.saved_step)
         logger.info("yielded at step %d", self._keeper.saved_step)
 
-    def _finish(self) -> None:
+    def _take_best(self) -> int:
+        """Put the best weights in place of the last ones if the run is to; returns their step."""
         position = self._position
+        chosen = position.best_step
+        if not self._given.keep_best or chosen is None or chosen == position.step:
+            return position.step
+        try:
+            path = checkpoint.folder_of(self._checkpoints, chosen)
+            checkpoint.restore_weights(path, self._optimizer)
+        except (ValueError, *DISK_ERRORS) as error:
+            message = f"The checkpoint of step {chosen}, the best, cannot be read: the result is "
+            message += f"the last step's, {position.step}. ({error})"
+            logger.warning(message)
+            self._progress.write(
+                Kind.WARNING, reason="best_is_gone", message=message, step=position.step
+            )
+            return position.step
+        logger.info("the result is the model of step %d, the best", chosen)
+        return chosen
+
+    def _finish(self, result_step: int) -> None:
+        position = self._position
+        is_best = result_step == position.best_step and result_step != position.step
         facts = {
             "step": position.step,
+            "result_step": result_step,
             "train_loss": sum(self._recent) / max(1, len(self._recent)),
-            "eval_loss": position.eval_loss,
+            "eval_loss": position.best_eval_loss if is_best else position.eval_loss,
+            "best_step": position.best_step,
+            "best_value": position.best_value,
+            "stopped_early": position.stopped_early,
             "tokens_total": position.tokens_total,
             "seconds_total": round(self._total_seconds(), 3),
+            "peak_memory_bytes": memory.peak_bytes(self._device),
             "output_path": self._spec.output_path,
         }
-        if not self._ranks.is_first:
-            return
         parity_record = parity.record(
             self._loaded,
             self._tokenizer,
@@ -479,7 +492,7 @@ class Training:
             self._checkpoints,
             sets,
             loaded=self._loaded,
-            fingerprint=self._fingerprint(),
+            fingerprint=resuming.fingerprint(self._spec, self._train),
             batch_size=batch_size,
             share=self._share,
             stopping=self._stopping,
@@ -497,23 +510,3 @@ class Training:
             )
         sample = torch.from_numpy(self._train.examples[0].tokens.astype("int64"))
         model.check_parity(self._loaded, sample)
-
-    def _fingerprint(self) -> str:
-        """What decides the sequence of losses. Bounds and intervals of saving may change."""
-        spec, given = self._spec, self._given.to_json()
-        for free in (
-            "checkpoint_every_seconds",
-            "checkpoints_kept",
-            "log_every_steps",
-            "snapshots_kept",
-            "sample_every_steps",
-            "sample_prompts",
-        ):
-            del given[free]
-        settled: dict[str, Any] = {
-            "run": (spec.run_id, spec.method, spec.tuning, spec.dtype),
-            "hyperparameters": given,
-            "data": self._train.fingerprint(),
-            "ranks": spec.ranks,
-        }
-        return hashlib.sha256(json.dumps(settled, sort_keys=True).encode()).hexdigest()

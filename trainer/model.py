@@ -36,8 +36,9 @@ class Loaded:
     trained: list[tuple[str, torch.nn.Parameter]]
     decoder: Decoder | None = None  # our forward pass, where there is one for the architecture
 
-    def loss(self, batch: Batch, *, divisor: float) -> torch.Tensor:
-        """Summed cross entropy at the label positions over `divisor`."""
+    def scored(self, batch: Batch, *, divisor: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """Summed cross entropy at the label positions over `divisor`; and how many labels are the
+        likeliest tokens there."""
         return label_loss(
             hidden=self.hidden(batch),
             weight=self.head.weight,
@@ -45,6 +46,10 @@ class Loaded:
             targets=batch.targets,
             divisor=divisor,
         )
+
+    def loss(self, batch: Batch, *, divisor: float) -> torch.Tensor:
+        """The first of `scored`."""
+        return self.scored(batch, divisor=divisor)[0]
 
     def log_probabilities(self, batch: Batch) -> torch.Tensor:
         """[labels], float32: of each label, example after example."""

@@ -35,7 +35,8 @@ from trainer.data import Example, TokenSet, tokenize_file
 from trainer.model import Loaded
 from trainer.spec import TrainSpec
 
-Sums = Mapping[str, Sequence[float]]  # name: sum, and of how many
+# name: sum, and of how many; a sum may still be a tensor, so that nobody waits for a device
+Sums = Mapping[str, Sequence[Any]]
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class Work:
     reference: torch.Tensor | None = None  # [rows] log-probabilities before the first step
     desirable: torch.Tensor | None = None  # [rows]
     unmatched: tuple[Work, ...] = ()  # the same answers after other prompts
+    kl: torch.Tensor | None = None  # kto: the micro-batch's term, once it is known
 
     @property
     def tokens(self) -> int:
@@ -86,6 +88,11 @@ class Objective(Protocol):
 
     def make(self, data: TokenSet, units: Sequence[int], *, share: bool) -> Work: ...
 
+    def joined(self, loaded: Loaded, parts: Sequence[Work]) -> Sequence[Work]:
+        """The parts that memory forced one micro-batch into, each with what it has to know of the
+        others; needed where there is more than one."""
+        ...
+
     def loss(self, loaded: Loaded, work: Work, *, divisor: float) -> tuple[torch.Tensor, Sums]:
         """The micro-batch's part of the step's loss, and sums of what else is told of it."""
         ...
@@ -110,7 +117,7 @@ class Sft:
 
     max_length_tokens: int
     compares: bool = False
-    told: tuple[str, ...] = ()
+    told: tuple[str, ...] = ("token_accuracy",)
 
     def read(self, path: Path, tokenizer: Any) -> TokenSet:
         return tokenize_file(path, tokenizer, max_length_tokens=self.max_length_tokens)
@@ -122,8 +129,12 @@ class Sft:
         batch = make_batch(data.examples_of(units), share=share)
         return Work(batch, weight=len(batch.targets))
 
+    def joined(self, loaded: Loaded, parts: Sequence[Work]) -> Sequence[Work]:
+        return parts
+
     def loss(self, loaded: Loaded, work: Work, *, divisor: float) -> tuple[torch.Tensor, Sums]:
-        return loaded.loss(work.batch, divisor=divisor), {}
+        loss, hits = loaded.scored(work.batch, divisor=divisor)
+        return loss, {"token_accuracy": (hits, float(work.weight))}
 
 
 @dataclass(frozen=True)
@@ -155,18 +166,20 @@ class Dpo:
             work, weight=len(units), reference=_chosen_from(data.reference, pairs)
         )
 
+    def joined(self, loaded: Loaded, parts: Sequence[Work]) -> Sequence[Work]:
+        return parts
+
     def loss(self, loaded: Loaded, work: Work, *, divisor: float) -> tuple[torch.Tensor, Sums]:
         ratios = self.beta * (answer_log_probabilities(loaded, work) - work.reference)
         chosen, rejected = ratios[0::2], ratios[1::2]
         margin = chosen - rejected
         losses = -(1 - self.smoothing) * logsigmoid(margin) - self.smoothing * logsigmoid(-margin)
         pairs = float(len(margin))
-        told = margin.detach()
         return losses.sum() / divisor, {
             "reward_chosen": (_total(chosen), pairs),
             "reward_rejected": (_total(rejected), pairs),
             "reward_margin": (_total(margin), pairs),
-            "reward_accuracy": (float((told > 0).sum()), pairs),
+            "reward_accuracy": ((margin > 0).sum(), pairs),
         }
 
 
@@ -212,34 +225,45 @@ class Kto:
             unmatched=(other,),
         )
 
-    def loss(self, loaded: Loaded, work: Work, *, divisor: float) -> tuple[torch.Tensor, Sums]:
-        (other,), good = work.unmatched, cast(torch.Tensor, work.desirable)  # as made above
+    def joined(self, loaded: Loaded, parts: Sequence[Work]) -> Sequence[Work]:
+        kl = self._kl(loaded, parts)
+        return [dataclasses.replace(part, kl=kl, unmatched=()) for part in parts]
+
+    def _kl(self, loaded: Loaded, parts: Sequence[Work]) -> torch.Tensor:
+        """Of all answers of a micro-batch together, whatever parts it is in."""
+        others = [other for part in parts for other in part.unmatched]
         with torch.no_grad():
-            drift = answer_log_probabilities(loaded, other) - other.reference
-            kl = drift.mean().clamp(min=0)
+            each = [answer_log_probabilities(loaded, other) - other.reference for other in others]
+            return torch.cat(each).mean().clamp(min=0)
+
+    def loss(self, loaded: Loaded, work: Work, *, divisor: float) -> tuple[torch.Tensor, Sums]:
+        good = cast(torch.Tensor, work.desirable)  # as made above
+        kl = self._kl(loaded, [work]) if work.kl is None else work.kl
         ratios = answer_log_probabilities(loaded, work) - work.reference
         sign = torch.where(good, 1.0, -1.0)
         weight = torch.where(good, self.weights[1], self.weights[0])
         losses = weight * (1 - torch.sigmoid(self.beta * sign * (ratios - kl)))
         rewards = self.beta * ratios.detach()
         return losses.sum() / divisor, {
-            "reward_chosen": (_total(rewards[good]), float(good.sum())),
-            "reward_rejected": (_total(rewards[~good]), float((~good).sum())),
-            "kl": (float(kl) * len(ratios), float(len(ratios))),
+            "reward_chosen": (_total(rewards[good]), good.sum()),
+            "reward_rejected": (_total(rewards[~good]), (~good).sum()),
+            "kl": (kl * len(ratios), float(len(ratios))),
         }
 
 
 class Tally:
     """Sums over the micro-batches since the last line of progress."""
 
-    def __init__(self, kept: Mapping[str, Sequence[float]] | None = None) -> None:
-        self._sums = {name: [total, count] for name, (total, count) in (kept or {}).items()}
+    def __init__(self, kept: Sums | None = None) -> None:
+        self._sums = {
+            name: [float(total), float(count)] for name, (total, count) in (kept or {}).items()
+        }
 
     def add(self, sums: Sums) -> None:
         for name, (total, count) in sums.items():
             kept = self._sums.setdefault(name, [0.0, 0.0])
-            kept[0] += total
-            kept[1] += count
+            kept[0] += float(total)
+            kept[1] += float(count)
 
     def sums(self) -> dict[str, list[float]]:
         return self._sums
@@ -278,5 +302,5 @@ def _chosen_from(values: torch.Tensor | None, places: Sequence[int]) -> torch.Te
     return None if values is None else values[list(places)]
 
 
-def _total(values: torch.Tensor) -> float:
-    return float(values.detach().sum())
+def _total(values: torch.Tensor) -> torch.Tensor:
+    return values.detach().sum()

@@ -98,13 +98,18 @@ class MasterAdamW:
 
     def load(self, names: Collection[str], read: Callable[[str], torch.Tensor]) -> None:
         """Take up `tensors()` of an earlier process, one at a time, weights included."""
+        self.load_weights(read)
         for (name, _), master in zip(self._trained, self._masters, strict=True):
-            master.detach().copy_(read(f"weight:{name}"))
             self._adamw.state[master] = {
                 moment: read(f"{moment}:{name}").to(master.device, copy=True)
                 for moment in ("step", "exp_avg", "exp_avg_sq")
                 if f"{moment}:{name}" in names
             }
+
+    def load_weights(self, read: Callable[[str], torch.Tensor]) -> None:
+        """The weights of `tensors()` of an earlier step; the moments stay."""
+        for (name, _), master in zip(self._trained, self._masters, strict=True):
+            master.detach().copy_(read(f"weight:{name}"))
         self._round()
 
     def _round(self) -> None:

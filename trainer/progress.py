@@ -4,21 +4,27 @@ Every line is `{"kind", "at", "attempt", ...}`. By kind it also holds
 
     started     total_steps, train_examples, train_tokens, resumed_from_step, truncated_examples
     step        step, total_steps, epoch, loss, learning_rate, grad_norm, tokens_total,
-                tokens_per_second, seconds_left, memory_bytes, patience_seconds, metrics
-    eval        step, eval_loss, metrics
-    checkpoint  step, path, bytes
+                tokens_per_second, seconds_left, memory_bytes, peak_memory_bytes, patience_seconds,
+                metrics
+    eval        step, eval_loss, metrics, best_step, best_value
+    early_stop  step, message, best_step
+    checkpoint  step, path, bytes, kept (steps of all that are there now)
     alive       step, patience_seconds
     sample      step, samples: [{prompt, answer}]
     warning     reason, message, and by reason
                     out_of_memory   step, micro_batch_splits
                     batch_skipped   step, lines
                     disk_full       step
+                    best_is_gone    step
     yielded     step
-    finished    step, train_loss, eval_loss, tokens_total, seconds_total, output_path
+    finished    step, result_step, train_loss, eval_loss, tokens_total, seconds_total, output_path,
+                best_step, best_value, stopped_early, peak_memory_bytes
     failed      reason, message, remedy
 
-`metrics` holds what a method tells beside its loss, means since the last line (dpo: reward_chosen,
-reward_rejected, reward_margin, reward_accuracy; kto: the first three and kl).
+`metrics` holds what a method tells beside its loss, means since the last line or over the held-out
+set (sft: token_accuracy; dpo: reward_chosen, reward_rejected, reward_margin, reward_accuracy; kto:
+the first three of these and kl). `result_step` is the step whose weights the result has, and
+`eval_loss` of a finished run belongs to those. Peak memory is that of the first process.
 Tokens are those of the examples, without padding; `tokens_total` and `seconds_total` run on over
 attempts and leave out what was lost to a kill. After a kill a later attempt repeats the steps
 since its checkpoint, so a step may be told twice: the line of the later attempt counts.
@@ -51,6 +57,7 @@ class Kind(StrEnum):
     STARTED = "started"
     STEP = "step"
     EVAL = "eval"
+    EARLY_STOP = "early_stop"
     CHECKPOINT = "checkpoint"
     ALIVE = "alive"
     WARNING = "warning"

@@ -29,6 +29,13 @@ LEARNING_RATES = {
     "dpo": {"full": 1e-6, "lora": 1e-5, "qlora": 1e-5},
     "kto": {"full": 1e-6, "lora": 1e-5, "qlora": 1e-5},
 }
+# What evaluations of each method may be compared by.
+BEST_METRICS = {
+    "sft": ("eval_loss", "token_accuracy"),
+    "dpo": ("eval_loss", "reward_accuracy", "reward_margin"),
+    "kto": ("eval_loss", "reward_margin"),
+}
+LOWER_IS_BETTER = frozenset({"eval_loss"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +68,11 @@ class Hyperparameters:
     checkpoint_every_seconds: float = 20.0  # a kill loses this much; writing costs under 1 % of it
     checkpoints_kept: int = 2  # the newest, and the one before in case the newest is damaged
     snapshots_kept: int = 0  # models of the ends of the last epochs, published beside the result
-    eval_every_steps: int | None = None  # None: once, at the end
+    eval_every_steps: int | None = None  # None: at the end; ten times where that decides something
+    early_stopping_patience: int | None = None  # evaluations in vain that end the run; None: never
+    early_stopping_min_delta: float = 0.0  # a gain up to this is none
+    keep_best: bool = False  # the result is the model of the best evaluation, not the last step's
+    best_metric: str = "eval_loss"  # what is best: one of BEST_METRICS of the method
     log_every_steps: int = 10  # often enough for a live chart, rare enough to cost nothing
     sample_every_steps: int | None = None  # answers to fixed prompts on the way; None: none
     sample_prompts: str = ""  # a prompt a line; empty: some of the held-out lines
@@ -74,6 +85,8 @@ class Hyperparameters:
         for name in ("checkpoints_kept", "log_every_steps", "max_steps", "eval_every_steps"):
             _at_least(self, name, 1)
         _at_least(self, "sample_every_steps", 1)
+        _at_least(self, "early_stopping_patience", 1)
+        _at_least(self, "early_stopping_min_delta", 0)
         _at_least(self, "warmup_steps", 0)
         _at_least(self, "max_length_tokens", 8)
         _at_least(self, "seed", 0)
@@ -100,6 +113,8 @@ class Hyperparameters:
             )
         _one_of("hyperparameters.scheduler", self.scheduler, SCHEDULERS)
         _one_of("hyperparameters.lora_variant", self.lora_variant, LORA_VARIANTS)
+        every = tuple(sorted({name for names in BEST_METRICS.values() for name in names}))
+        _one_of("hyperparameters.best_metric", self.best_metric, every)
         names = [name.strip() for name in self.lora_targets.split(",")]
         if not all(name.replace(".", "_").isidentifier() for name in names):
             raise SpecError(
@@ -107,6 +122,11 @@ class Hyperparameters:
                 f"{self.lora_targets!r} names no layers",
                 remedy='give "all", "attention", "mlp" or names such as "q_proj,v_proj"',
             )
+
+    @property
+    def needs_evaluations(self) -> bool:
+        """Whether they decide something about the run."""
+        return self.keep_best or self.early_stopping_patience is not None
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
@@ -164,6 +184,7 @@ class TrainSpec:
         _one_of("tuning", self.tuning, TUNINGS)
         _one_of("dtype", self.dtype, DTYPES)
         check_method(self.method, self.tuning, self.hyperparameters)
+        check_evaluated(self.hyperparameters, is_evaluated=self.eval_path is not None)
         if self.init_path is not None and self.tuning == "full":
             raise SpecError(
                 "tuning",
@@ -223,11 +244,23 @@ def check_method(method: str, tuning: str, given: Hyperparameters) -> None:
             "kto compares the answers of a micro-batch with each other",
             remedy="give 2 or more",
         )
+    _one_of("hyperparameters.best_metric", given.best_metric, BEST_METRICS[method])
     if tuning == "qlora" and given.lora_variant == "dora":
         raise SpecError(
             "hyperparameters.lora_variant",
             "dora takes the base's own weights, which qlora has not",
             remedy='give "lora" or "rslora", or tuning "lora"',
+        )
+
+
+def check_evaluated(given: Hyperparameters, *, is_evaluated: bool) -> None:
+    """Raises SpecError where something hangs on evaluations and there are none."""
+    if given.needs_evaluations and not is_evaluated:
+        name = "keep_best" if given.keep_best else "early_stopping_patience"
+        raise SpecError(
+            f"hyperparameters.{name}",
+            "nothing is held out to find the best by",
+            remedy="give a split to evaluate on",
         )
 
 

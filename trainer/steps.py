@@ -2,8 +2,8 @@
 
 A step's loss is a sum over its units by the whole step's divisor, however they are cut into parts:
 when memory runs out each is cut in two and the step is done again, with the same random numbers.
-Its loss is the same within rounding (with dropout of the same distribution; of KTO but for the KL
-term, which is estimated over the answers of one part).
+Its loss is the same within rounding (with dropout of the same distribution). Of several ranks each
+cuts its own micro-batches, as its own memory asks for.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from trainer.batches import StepPlan
 from trainer.data import Example, TokenSet
 from trainer.errors import FailureReason, TrainingFailure, explain
 from trainer.model import Loaded
-from trainer.objectives import Objective, Sums, Tally
+from trainer.objectives import Objective, Sums, Tally, Work
 from trainer.optimizer import MasterAdamW
 from trainer.progress import Kind, ProgressWriter
 from trainer.pulse import Pulse
@@ -97,22 +97,25 @@ class Steps:
             self._split(number, shortage)
 
     def _accumulate(self, number: int) -> Gradients | None:
-        parts = [part for planned in self._plan.step(number) for part in cut(planned, self.splits)]
-        works = [self._objective.make(self._train, part, share=self._share) for part in parts]
-        whole = sum(work.weight for work in works)
-        loss, tally = 0.0, Tally()
-        for place, work in enumerate(self._ranks.share(works)):
-            if place and self._stopping():
-                return None
-            part_loss, told = self._objective.loss(
-                self._loaded, work.to(self._device), divisor=whole
-            )
-            part_loss.backward()
-            self._optimizer.collect()
-            loss += part_loss.item()
-            tally.add(told)
-            self._pulse.beat(number)
-        return Gradients(loss, sum(work.tokens for work in works), tally.sums())
+        works = [
+            works_of(self._objective, self._train, units, splits=self.splits, share=self._share)
+            for units in self._plan.step(number)
+        ]
+        everything = [work for parts in works for work in parts]
+        whole = sum(work.weight for work in everything)
+        loss, tally, has_begun = 0.0, Tally(), False
+        for parts in self._ranks.share(works):
+            for work in joined(self._objective, self._loaded, parts, self._device):
+                if has_begun and self._stopping():
+                    return None
+                has_begun = True
+                part_loss, told = self._objective.loss(self._loaded, work, divisor=whole)
+                part_loss.backward()
+                self._optimizer.collect()
+                loss += part_loss.item()
+                tally.add(told)
+                self._pulse.beat(number)
+        return Gradients(loss, sum(work.tokens for work in everything), tally.sums())
 
     def _split(self, number: int, shortage: TrainingFailure) -> None:
         largest = max(map(len, self._plan.step(number)))
@@ -144,13 +147,28 @@ def agree(ranks: Ranks, loss: float, sums: Sums, names: Sequence[str]) -> tuple[
     """The loss and the sums of all ranks together."""
     if ranks.count == 1:
         return loss, sums
-    own = [number for name in names for number in sums.get(name, (0.0, 0.0))]
+    own = [float(number) for name in names for number in sums.get(name, (0.0, 0.0))]
     whole, *rest = ranks.totals([loss, *own])
     pairs = zip(rest[0::2], rest[1::2], strict=True)
     return whole, dict(zip(names, pairs, strict=True))
 
 
-def cut(micro_batch: list[int], parts: int) -> list[list[int]]:
+def works_of(
+    objective: Objective, data: TokenSet, units: Sequence[int], *, splits: int, share: bool
+) -> list[Work]:
+    """A micro-batch in as many parts as memory asks for."""
+    return [objective.make(data, part, share=share) for part in cut(units, splits)]
+
+
+def joined(
+    objective: Objective, loaded: Loaded, parts: Sequence[Work], device: torch.device
+) -> Sequence[Work]:
+    """The parts on their device, ready for their losses."""
+    there = [part.to(device) for part in parts]
+    return objective.joined(loaded, there) if len(there) > 1 else there
+
+
+def cut(micro_batch: Sequence[int], parts: int) -> list[Sequence[int]]:
     """Even parts of a micro-batch in order, none of them empty."""
     size = -(-len(micro_batch) // parts)
     return [micro_batch[start : start + size] for start in range(0, len(micro_batch), size)]

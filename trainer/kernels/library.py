@@ -73,7 +73,7 @@ def load() -> Any | None:
         "gated_back": [places] * 3 + [rows] * 3,
         "split_heads": [POINTER(Heads)] + [places] * 4,
         "join_heads_back": [POINTER(Heads)] + [places] * 6,
-        "cross_entropies": [places] * 4 + [rows] * 3,
+        "cross_entropies": [places] * 5 + [rows] * 3,
         "attend": [POINTER(Line)] + [places] * 5,
         "attend_back": [POINTER(Line)] + [places] * 9,
     }

@@ -197,10 +197,11 @@ void join_heads_back(const heads_t *of, const half_t *joined, const half_t *quer
     }
 }
 
-/* Cross entropies of rows of logits. With `factors`, one a row, the logits become their slopes: factor
- * times the share, less the factor at the target. */
+/* Cross entropies of rows of logits; a hit where no other token is likelier than the target. With
+ * `factors`, one a row, the logits become their slopes: factor times the share, less the factor at the
+ * target. */
 void cross_entropies(half_t *logits, const int64_t *targets, const float *factors,
-                     float *losses, int64_t rows, int64_t width, int64_t threads) {
+                     float *losses, uint8_t *hits, int64_t rows, int64_t width, int64_t threads) {
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t row = 0; row < rows; row++) {
         half_t *at = logits + row * width;
@@ -213,6 +214,7 @@ void cross_entropies(half_t *logits, const int64_t *targets, const float *factor
         for (int64_t i = 0; i < width; i++) sum += exponential(widened(at[i]) - most);
         const float log_sum = most + logf(sum), target = widened(at[targets[row]]);
         losses[row] = log_sum - target;
+        hits[row] = target >= most;
         if (!factors) continue;
         const float by = factors[row];
         for (int64_t i = 0; i < width; i++)

@@ -50,12 +50,13 @@ def again(spec: TrainSpec) -> TrainSpec:
 
 def patch_loss(monkeypatch: pytest.MonkeyPatch, disturbed: Callable[[Batch, Loss], Any]) -> None:
     """`disturbed` is given the batch and the honest loss of it."""
-    honest = model.Loaded.loss
+    honest = model.Loaded.scored
 
-    def loss(self: model.Loaded, batch: Batch, *, divisor: float) -> Any:
-        return disturbed(batch, lambda: honest(self, batch, divisor=divisor))
+    def scored(self: model.Loaded, batch: Batch, *, divisor: float) -> Any:
+        loss, hits = honest(self, batch, divisor=divisor)
+        return disturbed(batch, lambda: loss), hits
 
-    monkeypatch.setattr(model.Loaded, "loss", loss)
+    monkeypatch.setattr(model.Loaded, "scored", scored)
 
 
 def warnings(spec: TrainSpec, reason: str) -> list[dict[str, Any]]:

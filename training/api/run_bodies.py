@@ -8,7 +8,7 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from trainer.spec import METHODS, SCHEDULERS, Hyperparameters
+from trainer.spec import BEST_METRICS, METHODS, SCHEDULERS, Hyperparameters
 from training.choices import Tuning
 from training.models import (
     Checkpoint,
@@ -34,6 +34,8 @@ def hyperparameters_schema() -> dict[str, Any]:
         if item.default is not None:
             properties[item.name]["default"] = item.default
     properties["scheduler"]["enum"] = list(SCHEDULERS)
+    every = [name for names in BEST_METRICS.values() for name in names]
+    properties["best_metric"]["enum"] = list(dict.fromkeys(every))
     return {"type": "object", "properties": properties, "additionalProperties": False}
 
 

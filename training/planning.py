@@ -134,3 +134,14 @@ def lineage(run: TrainingRun) -> dict[str, Any]:
         "eval_loss": run.eval_loss,
         "tokens_total": run.tokens_total,
     }
+
+
+def result_is(run: TrainingRun) -> str:
+    """Which step's model the result is, and why that one."""
+    step = run.step if run.result_step is None else run.result_step
+    last = "where the run stopped early" if run.stopped_early else "the last one"
+    if step == run.step:
+        return f"Step {step}, {last}."
+    metric = run.hyperparameters.get("best_metric", "eval_loss")
+    value = "" if run.best_value is None else f" ({run.best_value:.4g})"
+    return f"Step {step}, the best by {metric}{value}; step {run.step} was {last}."

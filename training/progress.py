@@ -21,7 +21,9 @@ from training.models import (
 
 READS = 32  # of 8 MiB each: a run's whole file many times over
 MEASURED = ("loss", "learning_rate", "grad_norm", "tokens_per_second", "memory_bytes")
-TOLD = frozenset({Kind.STARTED, Kind.WARNING, *ENDINGS})  # lines that are events on the page
+TOLD = frozenset(
+    {Kind.STARTED, Kind.WARNING, Kind.EARLY_STOP, *ENDINGS}
+)  # lines that are events on the page
 LEVELS = {Kind.WARNING: EventLevel.WARN, Kind.FAILED: EventLevel.ERROR}
 
 
@@ -114,6 +116,9 @@ def _follow(run: TrainingRun, line: dict[str, Any], *, now: datetime) -> None:
     splits = _whole(line.get("micro_batch_splits"))
     if splits is not None:
         run.micro_batch_splits = max(run.micro_batch_splits, min(splits, 2**15 - 1))
+    peak = _whole(line.get("peak_memory_bytes"))
+    if peak is not None:
+        run.peak_memory_bytes = max(run.peak_memory_bytes or 0, peak)
     tokens = _whole(line.get("tokens_total"))
     if tokens is not None:
         run.tokens_total = max(run.tokens_total, tokens)
@@ -129,6 +134,8 @@ def _follow(run: TrainingRun, line: dict[str, Any], *, now: datetime) -> None:
             run.seconds_left = _number(line.get("seconds_left"))
         case Kind.EVAL:
             run.eval_loss = _number(line.get("eval_loss"))
+            run.best_step = _whole(line.get("best_step"))
+            run.best_value = _number(line.get("best_value"))
         case Kind.CHECKPOINT:
             if line["attempt"] == run.attempt:
                 run.failures = 0  # it got further than before: what went wrong is behind it
@@ -136,6 +143,10 @@ def _follow(run: TrainingRun, line: dict[str, Any], *, now: datetime) -> None:
             run.step = _whole(line.get("step")) or run.step
             run.train_loss = _number(line.get("train_loss"))
             run.eval_loss = _number(line.get("eval_loss"))
+            run.result_step = _whole(line.get("result_step"))
+            run.best_step = _whole(line.get("best_step"))
+            run.best_value = _number(line.get("best_value"))
+            run.stopped_early = line.get("stopped_early") is True
             run.seconds_left = 0.0
 
 
@@ -159,11 +170,15 @@ def _write_metrics(run: TrainingRun, lines: Sequence[dict[str, Any]], *, now: da
             )
         elif line["kind"] == Kind.EVAL:
             evaluated[step] = TrainingMetric(
-                run=run, step=step, at=_at(line, now), eval_loss=_number(line.get("eval_loss"))
+                run=run,
+                step=step,
+                at=_at(line, now),
+                eval_loss=_number(line.get("eval_loss")),
+                eval_details=_details(line),
             )
     for rows, fields in (
         (measured, ["at", *MEASURED, "tokens_total", "details"]),
-        (evaluated, ["eval_loss"]),
+        (evaluated, ["eval_loss", "eval_details"]),
     ):
         TrainingMetric.objects.bulk_create(
             rows.values(),
@@ -175,12 +190,11 @@ def _write_metrics(run: TrainingRun, lines: Sequence[dict[str, Any]], *, now: da
 
 
 def _write_checkpoints(run: TrainingRun, lines: Sequence[dict[str, Any]], *, now: datetime) -> None:
-    found = False
+    kept: list[int] | None = None
     for line in lines:
         step = _whole(line.get("step"))
         if line["kind"] != Kind.CHECKPOINT or step is None:
             continue
-        found = True
         Checkpoint.objects.update_or_create(
             run=run,
             step=step,
@@ -191,11 +205,20 @@ def _write_checkpoints(run: TrainingRun, lines: Sequence[dict[str, Any]], *, now
                 "pruned_at": None,
             },
         )
-    if found:  # the trainer removes older ones as it saves newer ones
-        kept = run.hyperparameters.get("checkpoints_kept", 2)
-        present = Checkpoint.objects.filter(run=run, pruned_at=None).order_by("-step")
-        older = list(present.values_list("pk", flat=True)[kept:])
-        Checkpoint.objects.filter(pk__in=older).update(pruned_at=now)
+        kept = _kept(line, run)
+    if kept is not None:  # the trainer removes older ones as it saves newer ones
+        present = Checkpoint.objects.filter(run=run, pruned_at=None)
+        present.exclude(step__in=kept).update(pruned_at=now)
+
+
+def _kept(line: dict[str, Any], run: TrainingRun) -> list[int]:
+    """Steps of the checkpoints that were there when one more was saved."""
+    told = line.get("kept")
+    if isinstance(told, list):
+        return [step for each in told if (step := _whole(each)) is not None]
+    rows = Checkpoint.objects.filter(run=run, pruned_at=None).order_by("-step")
+    count = run.hyperparameters.get("checkpoints_kept", 2)
+    return list(rows.values_list("step", flat=True)[:count])
 
 
 def _write_samples(run: TrainingRun, lines: Sequence[dict[str, Any]], *, now: datetime) -> None:

@@ -65,7 +65,8 @@ def step_publishing(
             source_kind=SourceKind.TRAINING_RUN,
             source=run.name,
             parent=run.base_revision,
-            lineage=planning.lineage(run),
+            lineage=planning.lineage(run)
+            | {"result_step": run.result_step, "result_is": planning.result_is(run)},
             parity=found,
             now=now,
         )
@@ -77,7 +78,8 @@ def step_publishing(
         current.result_revision = revision
         end(current, RunStatus.SUCCEEDED, "published", now=now)
         _tell_parity(current, found, now=now)
-        tell(current, "published", f"The result is {revision}.", revision=str(revision.pk), now=now)
+        text = f"The result is {revision}: {planning.result_is(current)}"
+        tell(current, "published", text, revision=str(revision.pk), now=now)
     return False
 
 

@@ -9,15 +9,19 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
 
-from trainer import launch
+from trainer import checkpoint, launch
 from trainer.errors import SpecError
 from trainer.spec import TrainSpec
 from trainer.tests.make import (
     events,
     label_rows,
     losses,
+    make_rows,
     make_spec,
+    make_tokenizer,
     preference_rows,
     run_here,
     start,
@@ -72,16 +76,63 @@ def test_asked_to_stop_both_stop_at_one_step_and_go_on(base: Path, tmp_path: Pat
     assert losses(again) == pytest.approx(losses(alone), abs=1e-5)
 
 
+def test_a_signal_to_one_rank_in_the_middle_of_a_step_stops_both(
+    base: Path, tmp_path: Path
+) -> None:
+    """Steps are of eight micro-batches each, so nearly every instant is in the middle of one."""
+    two = pair_spec(tmp_path, base, "sft", ranks=2, gradient_accumulation=4, lora_dropout=0.1)
+    two = with_epochs(dataclasses.replace(two, tuning="lora"), 400.0)
+    process = start(two)
+    wait_for(process, two, step=3)
+    rank_of(process, 1).send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 0, log(two)
+    yielded = events(two)[-1]
+    assert (yielded["kind"], yielded["step"] >= 3) == ("yielded", True)
+    saved = checkpoint.load_newest(Path(two.checkpoint_path))
+    assert saved == checkpoint.folder_of(Path(two.checkpoint_path), yielded["step"])
+
+
+def test_what_is_no_number_on_one_rank_is_left_out_by_both(base: Path, tmp_path: Path) -> None:
+    """The skull's embedding is no number, and no other row of the data has it."""
+    odd = odd_base(base, tmp_path / "odd")
+    two = with_epochs(pair_spec(tmp_path, odd, "sft", ranks=2), 2.0)
+    rows = make_rows(36)
+    rows[9]["messages"][1]["content"] += " ☠"
+    write_rows(Path(two.train_path), rows)
+    assert start(two).wait(timeout=120) == 0, log(two)
+    told = [line for line in events(two, "warning") if line["reason"] == "batch_skipped"]
+    assert len(told) == 2  # once an epoch
+    assert all(10 in line["lines"] for line in told)
+    assert events(two)[-1]["kind"] == "finished"
+    assert set(losses(two)) == set(range(1, 13)) - {line["step"] + 1 for line in told}
+
+
+def odd_base(base: Path, folder: Path) -> Path:
+    """The base with a head of its own, so that a bad embedding harms only who reads it."""
+    model = AutoModelForCausalLM.from_pretrained(base, tie_word_embeddings=False)
+    embeddings = model.get_input_embeddings().weight
+    tokenizer = make_tokenizer()
+    with torch.no_grad():
+        model.get_output_embeddings().weight = torch.nn.Parameter(embeddings.clone())
+        embeddings[tokenizer.encode("☠")[0]] = float("nan")
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def rank_of(process: subprocess.Popen[bytes], rank: int) -> psutil.Process:
+    return next(
+        child
+        for child in psutil.Process(process.pid).children(recursive=True)
+        if child.environ().get("RANK") == str(rank)
+    )
+
+
 def test_a_rank_that_dies_ends_the_run_and_it_resumes(base: Path, tmp_path: Path) -> None:
     two = with_epochs(pair_spec(tmp_path, base, "sft", ranks=2), 10_000.0)
     process = start(two)
     wait_for(process, two, step=8)
-    second = next(
-        child
-        for child in psutil.Process(process.pid).children(recursive=True)
-        if child.environ().get("RANK") == "1"
-    )
-    second.kill()
+    rank_of(process, 1).kill()
     assert process.wait(timeout=90) != 0
     (failed,) = events(two, "failed")
     assert failed["reason"] == "crashed"

@@ -19,10 +19,13 @@ from trainer import checkpoint, loop, model, parity
 from trainer.__main__ import attempt
 from trainer.batches import Batch
 from trainer.data import Example
+from trainer.progress import FailureWriter
+from trainer.ranks import ALONE, Ranks
 from trainer.spec import TrainSpec
 from trainer.steps import cut
 from trainer.tests.make import (
     events,
+    label_rows,
     losses,
     make_rows,
     make_spec,
@@ -117,6 +120,61 @@ def test_the_platform_may_know_it_before_the_trainer(
     assert run_here(spec) == 0
     assert losses(spec) == pytest.approx(losses(undisturbed), abs=1e-6)
     assert not warnings(spec, "out_of_memory")
+
+
+def test_kto_cut_for_memory_has_the_losses_and_the_kl_of_whole_micro_batches(
+    base: Path, tmp_path: Path
+) -> None:
+    def spec_of(name: str, splits: int) -> TrainSpec:
+        spec = make_spec(
+            tmp_path / name, base=base, rows=16, method="kto", micro_batch_splits=splits, **SHORT
+        )
+        write_rows(Path(spec.train_path), label_rows(16))
+        write_rows(Path(str(spec.eval_path)), label_rows(6))
+        assert run_here(spec) == 0
+        return spec
+
+    whole, cut_up = spec_of("whole", 1), spec_of("cut", 4)
+    assert losses(cut_up) == pytest.approx(losses(whole), abs=1e-6)
+    for kind in ("step", "eval"):
+        for one, other in zip(events(cut_up, kind), events(whole, kind), strict=True):
+            assert one["metrics"] == pytest.approx(other["metrics"], abs=1e-5)
+    assert max(line["metrics"]["kl"] for line in events(whole, "step")) > 0.01
+
+
+def test_ranks_that_cut_differently_make_one_step(base: Path, tmp_path: Path) -> None:
+    """Together they have every example once, whichever of them ran out of memory."""
+    spec = make_spec(tmp_path, base=base, gradient_accumulation=3)
+    started = time.monotonic()
+
+    def training(group: Ranks, splits: int) -> loop.Training:
+        own = dataclasses.replace(spec, micro_batch_splits=splits)
+        return loop.Training(
+            own,
+            progress=FailureWriter(Path(spec.progress_path), attempt=1),
+            stopping=lambda: False,
+            started=started,
+            group=group,
+        )
+
+    class Apart(Ranks):
+        def from_first(self, value: Any) -> Any:
+            return value
+
+        def any(self, flag: bool) -> bool:
+            return flag
+
+    # as one process would plan: two ranks at three micro-batches each make a step of six
+    planned = dataclasses.replace(spec.hyperparameters, gradient_accumulation=6)
+    steps = [training(Apart(rank, 2), splits)._steps for rank, splits in ((0, 4), (1, 1))]
+    parts = [each._accumulate(0) for each in steps]
+    spec = dataclasses.replace(spec, hyperparameters=planned)
+    alone = training(ALONE, 1)._steps._accumulate(0)
+    assert alone is not None
+    assert all(part is not None for part in parts)
+    assert sum(part.loss for part in parts if part) == pytest.approx(alone.loss, abs=1e-6)
+    hits = [part.sums["token_accuracy"] for part in parts if part]
+    assert sum(float(each[1]) for each in hits) == alone.sums["token_accuracy"][1]
 
 
 def test_an_example_that_does_not_fit_alone_fails_the_run(

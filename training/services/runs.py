@@ -78,6 +78,7 @@ def create_training_run(
         accelerators=accelerators,
     )
     base = asked.base
+    settling.check_evaluated(asked, eval_split)
     start = _init_revision(organization, init_revision_id, base=base, tuning=tuning)
     _check_notes(suffix=suffix, metadata=metadata or {})
     with transaction.atomic():

@@ -89,6 +89,16 @@ def check_asked(
     return Asked(base, version, chosen, values)
 
 
+def check_evaluated(asked: Asked, eval_split: str) -> None:
+    """Raises InvalidInput (eval_split) where something hangs on evaluations and there are none."""
+    if Hyperparameters.from_json(asked.hyperparameters).needs_evaluations and not eval_split:
+        raise InvalidInput(
+            "There is nothing held out to find the best by.",
+            field="eval_split",
+            remedy="Name a split to evaluate on, or leave early stopping and keep_best out.",
+        )
+
+
 def find_base(organization: Organization, revision_id: UUID) -> Revision:
     """A revision that can be trained on. Raises NotFound, InvalidInput (base_revision)."""
     base = Revision.objects.of(organization).filter(pk=revision_id).first()

@@ -23,6 +23,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "max_first_token_seconds": (0.001, 3600),
     "first_token_ratio": (1, 1000),
 }
+ELSEWHERE = ("strategy", "gate")
 WHOLE = {"max_surge", "max_unavailable", "max_failures", "min_requests"}
 
 
@@ -30,21 +31,27 @@ def read(*layers: Mapping[str, Any]) -> Plan:
     """Later layers win over earlier ones, all of them over the planner's own values.
 
     `strategy` stands for two bounds: "surge" starts new replicas beside old ones, "replace" ends
-    old ones first and needs no room. Raises InvalidInput by field.
+    old ones first and needs no room. A `gate` (see `read_gate`) is waited for before the first
+    step unless `gated_step` says otherwise. Raises InvalidInput by field.
     """
     values: dict[str, Any] = write(Plan())
     for layer in layers:
-        values |= _bounds(layer) | {name: v for name, v in layer.items() if name != "strategy"}
+        values |= _bounds(layer) | {name: v for name, v in layer.items() if name not in ELSEWHERE}
+    if read_gate(*layers) is not None:
+        values["is_gated"] = True
+        values["gated_step"] = values["gated_step"] or 1
     for name, value in values.items():
         if name == "steps":
             values[name] = _steps(value)
         elif name == "is_gated":
             if not isinstance(value, bool):
                 raise InvalidInput("This is true or false.", field="plan.is_gated")
+        elif name == "gated_step":
+            continue  # below, when the steps are known
         elif name in LIMITS:
             _check_number(name, value)
         else:
-            known = ", ".join(["strategy", "steps", *LIMITS, "is_gated"])
+            known = ", ".join(["strategy", "steps", *LIMITS, "is_gated", "gated_step", "gate"])
             raise InvalidInput("No such word.", field=f"plan.{name}", remedy=f"Known are {known}.")
     if not values["max_surge"] and not values["max_unavailable"]:
         raise InvalidInput(
@@ -52,7 +59,19 @@ def read(*layers: Mapping[str, Any]) -> Plan:
             field="plan.max_surge",
             remedy="Set max_surge or max_unavailable to at least 1.",
         )
+    _check_gated_step(values["gated_step"], len(values["steps"]))
     return Plan(**values)
+
+
+def read_gate(*layers: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """What the new revision must have shown (models_registry/rules.py), by the last layer that
+    says anything; None there takes away what earlier ones ask for. Raises InvalidInput."""
+    said = [layer["gate"] for layer in layers if "gate" in layer]
+    if not said or said[-1] is None:
+        return None
+    if not isinstance(said[-1], Mapping):
+        raise InvalidInput("A gate is a rule, an object.", field="plan.gate")
+    return said[-1]
 
 
 def write(plan: Plan) -> dict[str, Any]:
@@ -81,6 +100,15 @@ def _check_number(name: str, value: object) -> None:
     if not is_number or isinstance(value, bool) or not low <= value <= high:  # type: ignore[operator]
         raise InvalidInput(
             f"{value!r} is out of range.", field=f"plan.{name}", remedy=f"Use {low} to {high}."
+        )
+
+
+def _check_gated_step(value: object, steps: int) -> None:
+    if value is not None and not (type(value) is int and 1 <= value <= steps):
+        raise InvalidInput(
+            f"{value!r} is none of the steps.",
+            field="plan.gated_step",
+            remedy=f"Use 1 to {steps}, or leave it out.",
         )
 
 

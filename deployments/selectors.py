@@ -14,6 +14,7 @@ from accounts.models import Organization
 from chips.choices import Purpose
 from chips.models import AllocatedSlot
 from common.errors import NotFound
+from deployments import side_routes
 from deployments.choices import (
     ROLLOUT_ACTIVE,
     ROLLOUT_OPEN,
@@ -125,6 +126,8 @@ def get_routing_table() -> list[RouteRow]:
             row = _target_row(target, tuple(ready.get(target[0], ())))
             bearer_id = target[-1] or row.deployment_id
             targets.extend(_split(row, rollouts.get(bearer_id)))
+            for side, one in side_routes.list_sides([row], rollouts):
+                found[organization_id, side] = (created_at, slug, [one])
     return [
         RouteRow(
             organization_id=organization_id,
@@ -157,7 +160,7 @@ def list_ready_replicas() -> dict[UUID, list[ReadyReplica]]:
 def _list_moving_rollouts() -> dict[UUID, Rollout]:
     """By deployment id: those that have two variants running."""
     rows = Rollout.objects.filter(status__in=ROLLOUT_ACTIVE)
-    rows = rows.select_related("to_variant__revision__registered_model__organization")
+    rows = rows.select_related("deployment", "to_variant__revision__registered_model__organization")
     return {row.deployment_id: row for row in rows}
 
 
@@ -172,6 +175,10 @@ def _split(row: TargetRow, rollout: Rollout | None) -> list[TargetRow]:
     old = tuple(each for each in row.replicas if each.variant_id != variant.pk)
     if not new:
         return [row]
+    if (
+        side_routes.awaits_gate(rollout) and not rollout.weight
+    ):  # not even where no old one is ready
+        return [replace(row, replicas=old, variant_id=old[0].variant_id if old else None)]
     share = rollout.weight / 100 if old else 1.0
     sides = []
     if share < 1:

@@ -11,6 +11,7 @@ from models_registry.models import (
     RegisteredModel,
     Revision,
     RevisionImport,
+    Trial,
 )
 
 
@@ -69,6 +70,14 @@ class RevisionImportAdmin(ReadOnly):
     list_display = ["name", "organization", "source", "status", "attempts", "created_at"]
     list_filter = ["status", "source_kind"]
     search_fields = ["name", "source", "organization__slug"]
+    date_hierarchy = "created_at"
+
+
+@admin.register(Trial)
+class TrialAdmin(ReadOnly):
+    list_display = ["asked_name", "organization", "revision", "status", "created_at"]
+    list_filter = ["status"]
+    search_fields = ["asked_name", "organization__slug"]
     date_hierarchy = "created_at"
 
 

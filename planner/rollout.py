@@ -40,7 +40,8 @@ class Plan:
     error_ratio: float = 2.0  # times the old side's share
     max_first_token_seconds: float | None = None  # p90
     first_token_ratio: float = 2.0  # times the old side's p90
-    is_gated: bool = False  # the last step waits for a verdict
+    is_gated: bool = False  # one step is not entered without a verdict
+    gated_step: int | None = None  # which, from 1; None: the last
 
     def weight(self, step: int) -> int:
         """Of the step by its number from 1; 0 before the first."""
@@ -216,10 +217,11 @@ def _is_held(plan: Plan, sight: Sight) -> bool:
 
 
 def _awaits_verdict(plan: Plan, sight: Sight) -> bool:
-    """Whether only a verdict is missing for the last step."""
+    """Whether only a verdict is missing for the step that is gated."""
     if not _lacks_verdict(plan, sight):
         return False
-    return sight.step == len(plan.steps) - 1 and (sight.step == 0 or _is_baked(plan, sight))
+    before = (plan.gated_step or len(plan.steps)) - 1
+    return sight.step == before and (before == 0 or _is_baked(plan, sight))
 
 
 def _lacks_verdict(plan: Plan, sight: Sight) -> bool:

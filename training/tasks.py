@@ -8,7 +8,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from common import jobs, leases, locks, slots
-from training import evaluate, placing
+from training import evaluate, placing, proving
 from training.choices import EVALUATION_OVER, HOLDING
 from training.models import Evaluation, TrainingRun
 from training.services import counting, dataset_versions
@@ -27,6 +27,7 @@ def sweep(**_: object) -> None:
         if not mine:
             return
         _sweep_runs()
+        proving.step_trials(now=timezone.now())
         _sweep_evaluations()
         _sweep_versions()
 

@@ -12,7 +12,7 @@ from rest_framework.response import Response
 
 from accounts.api.views import OrganizationView
 from common.api import PAGING, ErrorBody, Pagination, paginated
-from deployments import selectors, services
+from deployments import gate_states, selectors, services
 from deployments.choices import Verdict
 from deployments.models import Rollout, RolloutEvent, Variant
 
@@ -20,7 +20,9 @@ PLAN_HELP = (
     "How it goes: strategy (surge: new replicas beside old ones; replace: old ones end first), "
     "max_surge, max_unavailable, steps ([{weight, bake_seconds}]), max_failures, deadline_seconds, "
     "min_requests, max_error_share, error_ratio, max_first_token_seconds, first_token_ratio, "
-    "is_gated. What is left out is as in the deployment's `rollout_plan`, or else the platform's."
+    "is_gated, gate, gated_step. `gate` is a rule as of an alias's gate: the new revision has to have "
+    "shown what it asks for, on the evaluation at hand or on one that the rollout begins, before the "
+    "step `gated_step` (the first). What is left out is as in the deployment's `rollout_plan`, or else the platform's."
 )
 
 
@@ -46,6 +48,14 @@ class VariantBody(serializers.ModelSerializer):
 class RolloutBody(serializers.ModelSerializer):
     from_variant = VariantBody(read_only=True, allow_null=True)
     to_variant = VariantBody(read_only=True)
+    gate = serializers.SerializerMethodField(
+        help_text="How its gate stands: rule, status (waiting, passed, failed, overridden), reasons, "
+        "message, evaluation, evidence. Null where it has none."
+    )
+
+    def get_gate(self, rollout: Rollout) -> dict[str, Any] | None:
+        state = gate_states.find(rollout)
+        return state.as_json() if state is not None else None
 
     class Meta:
         model = Rollout
@@ -67,6 +77,7 @@ class RolloutBody(serializers.ModelSerializer):
             "measured",
             "verdict",
             "verdict_evidence",
+            "gate",
             "plan",
             "requested_by",
             "pause_requested_at",
@@ -100,6 +111,15 @@ class RolloutRequest(serializers.Serializer):
 class DeploymentChange(RolloutRequest):
     rollout_plan = serializers.DictField(
         required=False, help_text="As `plan`, for this and all later rollouts."
+    )
+
+
+class PromoteRequest(serializers.Serializer):
+    override_reason = serializers.CharField(
+        max_length=500,
+        allow_blank=True,
+        default="",
+        help_text="Of an operator, to go past a gate that is not passed.",
     )
 
 
@@ -209,10 +229,19 @@ class RolloutResume(OrganizationView):
 
 
 class RolloutPromote(OrganizationView):
-    @extend_schema(request=None, responses=STEERED)
+    @extend_schema(request=PromoteRequest, responses=STEERED | {400: ErrorBody})
     def post(self, request: Request, rollout_id: UUID) -> Response:
-        """Skip the steps that are left: served whole as soon as its replicas are ready."""
-        return _steer(self, services.promote_rollout, rollout_id)
+        """Skip the steps that are left: served whole as soon as its replicas are ready. Past a gate
+        that is not passed only operators go, with a reason."""
+        body = PromoteRequest(data=request.data)
+        body.is_valid(raise_exception=True)
+        return _steer(
+            self,
+            services.promote_rollout,
+            rollout_id,
+            may_override=self.may_operate,
+            **body.validated_data,
+        )
 
 
 class RolloutAbort(OrganizationView):

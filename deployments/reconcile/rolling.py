@@ -14,8 +14,8 @@ from accounts import audit
 from deployments import adapters, notify, plans, variants
 from deployments.choices import ROLLOUT_OPEN, ReplicaStatus, RolloutStatus
 from deployments.evidence import Evidence
-from deployments.models import Deployment, Replica, Rollout, RolloutEvent, Variant
-from deployments.reconcile import attaching
+from deployments.models import Deployment, Replica, Rollout, Variant
+from deployments.reconcile import attaching, proving
 from deployments.reconcile.moves import MAX_FAILURES
 from planner import rollout as planner
 
@@ -91,6 +91,7 @@ def _look(
     if rollout.status == R.PENDING and not _begin(rollout, live, now=now):
         return None
     _hear(rollout, now=now)
+    proving.settle(rollout, is_new_ready=_has_ready(live, rollout.to_variant_id), now=now)
     sight = _sight(rollout, live, evidence=evidence, now=now)
     seen = planner.decide(plans.read(rollout.plan), sight)
     _write(rollout, sight, seen, live, now=now)
@@ -116,7 +117,8 @@ def _begin(rollout: Rollout, live: Sequence[Replica], *, now: datetime) -> bool:
     if rollout.to_variant_id == served.pk:
         _end(rollout, R.COMPLETED, reason="served_already", now=now)
         return False
-    if not is_answering or deployment.desired_replicas == 0:
+    is_served = is_answering and deployment.desired_replicas > 0
+    if not is_served and not proving.lacks_proof(rollout, holder=served.revision, now=now):
         _adopt(rollout, now=now)
         _end(rollout, R.COMPLETED, reason="nothing_served", now=now)
         return False
@@ -124,7 +126,9 @@ def _begin(rollout: Rollout, live: Sequence[Replica], *, now: datetime) -> bool:
     rollout.began_at = rollout.progressed_at = now
     rollout.save(update_fields=["from_variant", "began_at", "progressed_at"])
     rollout.transition(R.PROGRESSING, now=now, reason="began")
-    _tell(rollout, "began", f"From variant {served.number} to {rollout.to_variant.number}.", now)
+    proving.tell(
+        rollout, "began", f"From variant {served.number} to {rollout.to_variant.number}.", now
+    )
     return True
 
 
@@ -132,7 +136,7 @@ def _hear(rollout: Rollout, *, now: datetime) -> None:
     """What people have asked for since the last look."""
     if rollout.status == R.PROGRESSING and rollout.pause_requested_at is not None:
         rollout.transition(R.PAUSED, now=rollout.pause_requested_at, reason="paused")
-        _tell(rollout, "paused", "", now)
+        proving.tell(rollout, "paused", "", now)
     elif rollout.status == R.PAUSED and rollout.pause_requested_at is None:
         pause = now - (rollout.status_changed_at or now)
         for name in ("step_entered_at", "progressed_at"):
@@ -140,13 +144,13 @@ def _hear(rollout: Rollout, *, now: datetime) -> None:
                 setattr(rollout, name, getattr(rollout, name) + pause)
         rollout.save(update_fields=["step_entered_at", "progressed_at"])
         rollout.transition(R.PROGRESSING, now=now, reason="resumed")
-        _tell(rollout, "resumed", "", now)
+        proving.tell(rollout, "resumed", "", now)
     reason = _asked_back(rollout)
     if reason and not rollout.turned_back:
         rollout.turned_back, rollout.progressed_at = reason, now
         rollout.save(update_fields=["turned_back", "progressed_at"])
         rollout.transition(R.ROLLING_BACK, now=now, reason=reason, message=SAID[reason])
-        _tell(rollout, "turned_back", SAID[reason], now)
+        proving.tell(rollout, "turned_back", SAID[reason], now)
 
 
 def _asked_back(rollout: Rollout) -> str:
@@ -194,6 +198,10 @@ def _of(live: Sequence[Replica], variant_id: object) -> list[Replica]:
     """The variant's replicas that are not being let go."""
     mine = [each for each in live if each.wanted and each.variant_id == variant_id]
     return [each for each in mine if each.status in (S.PENDING, S.STARTING, S.READY)]
+
+
+def _has_ready(live: Sequence[Replica], variant_id: object) -> bool:
+    return any(each.status == S.READY for each in _of(live, variant_id))
 
 
 def _loaded(live: Sequence[Replica]) -> dict[UUID, set[UUID]]:
@@ -246,18 +254,20 @@ def _write(
         sides = {"old": asdict(sight.old.traffic), "new": asdict(sight.new.traffic)}
         rollout.measured = sides
     waiting = _waiting_message(rollout, live)
+    if seen.waits_for == "gate":
+        waiting = proving.waiting_message(rollout)
     if not rollout.turned_back and not seen.turn_back:
         rollout.message = waiting
     if seen.turn_back:
         rollout.turned_back, rollout.progressed_at = seen.turn_back, now
     rollout.save()
     if seen.step != step_was and not seen.is_complete:
-        _tell(rollout, "step", f"{seen.weight} % of the requests go to new replicas.", now)
+        proving.tell(rollout, "step", f"{seen.weight} % of the requests go to new replicas.", now)
     if seen.turn_back:
         last = waiting if seen.turn_back == "deadline" else _last_failure(rollout)
         message = f"{seen.message} {last}".strip()
         rollout.transition(R.ROLLING_BACK, now=now, reason=seen.turn_back, message=message)
-        _tell(rollout, "turned_back", message, now)
+        proving.tell(rollout, "turned_back", message, now)
     if seen.weight != weight_was:
         notify.routes_changed()
 
@@ -276,6 +286,8 @@ def _waiting_message(rollout: Rollout, live: Sequence[Replica]) -> str:
 
 
 def _last_failure(rollout: Rollout) -> str:
+    if rollout.turned_back == "gate_failed":
+        return proving.reasons_of(rollout)
     if rollout.turned_back != "crash_loop":
         return ""
     rows = Replica.objects.filter(
@@ -329,12 +341,9 @@ def _end_back(rollout: Rollout, *, now: datetime) -> None:
 def _end(
     rollout: Rollout, status: RolloutStatus, *, reason: str, now: datetime, message: str = ""
 ) -> None:
+    proving.drop(rollout, now=now)
     rollout.ended_at, rollout.waits_for = now, ""
     rollout.save(update_fields=["ended_at", "waits_for"])
     rollout.transition(status, now=now, reason=reason, message=message or SAID.get(reason, ""))
-    _tell(rollout, status, rollout.message, now)
+    proving.tell(rollout, status, rollout.message, now)
     notify.routes_changed()
-
-
-def _tell(rollout: Rollout, kind: str, message: str, now: datetime) -> None:
-    RolloutEvent.objects.create(rollout=rollout, at=now, kind=kind, message=message)

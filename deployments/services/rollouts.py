@@ -14,7 +14,7 @@ from common.errors import DomainError, NotFound
 from deployments import plans, variants
 from deployments.choices import ROLLOUT_OPEN, RolloutStatus, Verdict
 from deployments.models import Deployment, Rollout
-from deployments.services import checks, guests
+from deployments.services import checks, guests, proofs
 from deployments.services.deployments import DeploymentIsDeleting, get_revision, take
 from deployments.variants import Content
 
@@ -76,7 +76,9 @@ def update_deployment(
     if deployment.delete_requested_at is not None:
         raise DeploymentIsDeleting(f"{deployment} is being deleted.")
     _keep_standing_plan(deployment, standing_plan, actor=actor, now=now)
-    whole_plan = plans.read(deployment.rollout_plan, plan or {})
+    layers = (deployment.rollout_plan, plan or {})
+    whole_plan = plans.read(*layers)
+    rule = proofs.read_rule(organization, *layers)
     newest = _newest_going_on(deployment)
     served = Content.of(deployment)
     before = Content.of(newest.to_variant) if newest is not None else served
@@ -88,6 +90,7 @@ def update_deployment(
     guests.check_change(deployment, after, revision)
     _record(deployment, "deployment.update", before=before, after=after, actor=actor, now=now)
     if deployment.host_id is not None:
+        proofs.check_proven(deployment, rule, revision, now=now)
         guests.change_revision(deployment, revision)
         return None
     if after == served and newest is not None:
@@ -96,11 +99,14 @@ def update_deployment(
         _look_soon(deployment)
         newest.refresh_from_db()
         return newest
+    if rule is not None and after.revision_id == served.revision_id:
+        proofs.refuse_where_asked(plan or {})
+        rule, whole_plan = None, proofs.without_gate(whole_plan, *layers)
     rollout = Rollout.objects.create(
         deployment=deployment,
         number=_next_number(deployment),
         to_variant=variants.ensure(deployment, after, now=now),
-        plan=plans.write(whole_plan),
+        plan=plans.write(whole_plan) | ({"gate": rule.as_json()} if rule is not None else {}),
         requested_by=actor.name[:150],
         status_changed_at=now,
         created_at=now,
@@ -117,6 +123,7 @@ def _keep_standing_plan(
     if plan is None or plan == deployment.rollout_plan:
         return
     plans.read(plan)
+    proofs.read_rule(deployment.organization, plan)
     before, deployment.rollout_plan = deployment.rollout_plan, plan
     deployment.save(update_fields=["rollout_plan"])
     audit.record(
@@ -216,16 +223,22 @@ def promote_rollout(
     *,
     organization: Organization,
     rollout_id: UUID,
+    override_reason: str = "",
+    may_override: bool = False,
     actor: audit.Actor = audit.SYSTEM,
     now: datetime,
 ) -> Rollout:
     """Skip what is left of steps, bake times, measurements, verdict and pause: the new variant is
-    served whole as soon as its replicas are ready. Raises NotFound, RolloutIsOver."""
+    served whole as soon as its replicas are ready. Past a gate that is not passed only operators
+    (`may_override`) go, with a reason, which the audit log keeps. Raises NotFound, RolloutIsOver,
+    GateNotPassed, NotAllowed."""
     rollout = _take_open(organization, rollout_id)
     if rollout.promote_requested_at is None:
+        proofs.check_override(rollout, override_reason, may_override=may_override)
         rollout.promote_requested_at, rollout.pause_requested_at = now, None
         rollout.save(update_fields=["promote_requested_at", "pause_requested_at"])
-        _steer(rollout, "rollout.promote", actor=actor, now=now)
+        shown = {"override_reason": override_reason.strip()} if override_reason.strip() else {}
+        _steer(rollout, "rollout.promote", actor=actor, now=now, after=shown)
     return rollout
 
 
@@ -264,9 +277,10 @@ def give_verdict(
     """Say whether the evaluation that the last step waits for was passed. `evidence` tells what
     was evaluated, for people. Raises NotFound, RolloutIsOver, NotGated."""
     rollout = _take_open(organization, rollout_id)
-    if not rollout.plan.get("is_gated"):
+    if not rollout.plan.get("is_gated") or rollout.plan.get("gate") is not None:
         raise NotGated(
-            f"{rollout} waits for no verdict.", remedy="Start it with `is_gated` in its plan."
+            f"{rollout} waits for no verdict of a person.",
+            remedy="Start it with `is_gated` and without `gate` in its plan.",
         )
     rollout.verdict, rollout.verdict_evidence = verdict, evidence or {}
     rollout.save(update_fields=["verdict", "verdict_evidence"])
@@ -303,13 +317,21 @@ def _check_open(rollout: Rollout) -> None:
         )
 
 
-def _steer(rollout: Rollout, action: str, *, actor: audit.Actor, now: datetime) -> None:
+def _steer(
+    rollout: Rollout,
+    action: str,
+    *,
+    actor: audit.Actor,
+    now: datetime,
+    after: dict[str, Any] | None = None,
+) -> None:
     audit.record(
         organization=rollout.deployment.organization,
         actor=actor,
         action=action,
         object_id=rollout.pk,
         object_name=str(rollout),
+        after=after or {},
         now=now,
     )
     _look_soon(rollout.deployment)

@@ -216,7 +216,7 @@ def short_number(value: float) -> str:
         return f"{value:,.0f}"
     if size >= 1 or size == 0:
         return _trim(value, 2)
-    return f"{value:.3g}"
+    return f"{value:.3g}".replace("e-0", "e-")
 
 
 def as_csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

@@ -1,5 +1,7 @@
 """Answers that a browser saves rather than shows."""
 
+from collections.abc import Iterable
+
 from django.http import HttpResponse
 
 
@@ -12,5 +14,12 @@ def csv_download(text: str, name: str) -> HttpResponse:
 
 def text_download(text: str, name: str) -> HttpResponse:
     response = HttpResponse(text, content_type="text/plain; charset=utf-8")
+    response["Content-Disposition"] = f'attachment; filename="{name}"'
+    return response
+
+
+def attachment(parts: Iterable[bytes], name: str) -> HttpResponse:
+    """Bytes that mean nothing to a browser."""
+    response = HttpResponse(b"".join(parts), content_type="application/octet-stream")
     response["Content-Disposition"] = f'attachment; filename="{name}"'
     return response

@@ -32,6 +32,7 @@ _GROUPS: list[tuple[str | Promise, list[tuple[str | Promise, str, str, str]]]] =
             (_("Models"), "model", "console:models", Capability.VIEW),
             (_("Datasets"), "dataset", "console:datasets", Capability.VIEW),
             (_("Training runs"), "training", "console:runs", Capability.VIEW),
+            (_("Fine-tuning API"), "code", "console:api_jobs", Capability.VIEW),
             (_("Evaluations"), "evaluation", "console:evaluations", Capability.VIEW),
         ],
     ),

@@ -3,6 +3,7 @@
 from django.urls import path
 
 from console.views import (
+    api_jobs,
     audit,
     autoscaling,
     changing,
@@ -24,7 +25,9 @@ from console.views import (
     preferences,
     replica_logs,
     rollouts,
+    run_actions,
     run_compare,
+    run_tensorboard,
     run_wizard,
     runs,
     search,
@@ -34,6 +37,7 @@ from console.views import (
 app_name = "console"
 
 VERSION = "datasets/versions/<uuid:version_id>/"
+RUN = "training-runs/<uuid:run_id>/"
 
 urlpatterns = [
     path("", overview.overview, name="overview"),
@@ -64,13 +68,19 @@ urlpatterns = [
     path("training-runs/", runs.run_list, name="runs"),
     path("training-runs/new/", run_wizard.run_create, name="run_create"),
     path("training-runs/compare/", run_compare.run_compare, name="run_compare"),
-    path("training-runs/<uuid:run_id>/pause/", runs.run_pause, name="run_pause"),
-    path("training-runs/<uuid:run_id>/resume/", runs.run_resume, name="run_resume"),
-    path("training-runs/<uuid:run_id>/tensorboard/", runs.run_tensorboard, name="run_tensorboard"),
-    path("training-runs/<uuid:run_id>/", runs.run_detail, name="run"),
-    path("training-runs/<uuid:run_id>/metrics.csv", runs.run_metrics_csv, name="run_metrics"),
-    path("training-runs/<uuid:run_id>/log.txt", runs.run_log, name="run_log"),
-    path("training-runs/<uuid:run_id>/cancel/", runs.run_cancel, name="run_cancel"),
+    path("training-runs/tensorboard.zip", run_tensorboard.runs_archive, name="runs_tensorboard"),
+    path(f"{RUN}pause/", run_actions.run_pause, name="run_pause"),
+    path(f"{RUN}resume/", run_actions.run_resume, name="run_resume"),
+    path(f"{RUN}cancel/", run_actions.run_cancel, name="run_cancel"),
+    path(RUN, runs.run_detail, name="run"),
+    path(f"{RUN}charts/", runs.run_charts_part, name="run_charts"),
+    path(f"{RUN}log/", runs.run_log, name="run_log"),
+    path(f"{RUN}story/", runs.run_story, name="run_story"),
+    path(f"{RUN}metrics.csv", runs.run_metrics_csv, name="run_metrics"),
+    path(f"{RUN}log.txt", runs.run_log_text, name="run_log_text"),
+    path(f"{RUN}tensorboard/", run_tensorboard.run_file, name="run_tensorboard"),
+    path("fine-tuning-jobs/", api_jobs.api_job_list, name="api_jobs"),
+    path("fine-tuning-jobs/<str:job_id>/", api_jobs.api_job_detail, name="api_job"),
     path("evaluations/", evaluations.evaluation_list, name="evaluations"),
     path("evaluations/new/", evaluations.evaluation_create, name="evaluation_create"),
     path("evaluations/<uuid:evaluation_id>/", evaluations.evaluation_detail, name="evaluation"),

@@ -7,14 +7,12 @@ from uuid import UUID
 
 from accounts.models import Organization
 from common.errors import InvalidInput, NotFound
-from training import selectors
+from training import curves, selectors
+from training.curves import AXES, Point
 from training.models import TrainingRun
 
 LEAST, MOST = 2, 8
-MOST_POINTS = 500
-AXES = ("step", "tokens", "time")
 
-Point = tuple[float, float]
 
 FACTS: dict[str, Callable[[TrainingRun], Any]] = {
     "base_revision": lambda run: str(run.base_revision),
@@ -58,22 +56,25 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Curves:
-    """Of one run, by the axis that was asked for."""
+class RunCurves:
+    """Of one run, by the axis that was asked for. `loss_means` is the loss without its extremes."""
 
     run: TrainingRun
     loss: Sequence[Point]
+    loss_means: Sequence[Point]
     eval_loss: Sequence[Point]
 
 
-def find_runs(organization: Organization, run_ids: Sequence[UUID]) -> list[TrainingRun]:
+def find_runs(
+    organization: Organization, run_ids: Sequence[UUID], *, least: int = LEAST
+) -> list[TrainingRun]:
     """In the order asked for, each once. Raises InvalidInput (run), NotFound."""
     asked = list(dict.fromkeys(run_ids))
-    if not LEAST <= len(asked) <= MOST:
+    if not least <= len(asked) <= MOST:
         raise InvalidInput(
             f"{len(asked)} runs cannot be compared.",
             field="run",
-            remedy=f"Name {LEAST} to {MOST} different runs.",
+            remedy=f"Name {least} to {MOST} different runs.",
         )
     found = {run.pk: run for run in selectors.list_runs(organization).filter(pk__in=asked)}
     if len(found) != len(asked):
@@ -92,32 +93,15 @@ def table(runs: Sequence[TrainingRun]) -> list[Row]:
     return rows + [Row("results", name, [of(run) for run in runs]) for name, of in RESULTS.items()]
 
 
-def curves(run: TrainingRun, *, axis: str) -> Curves:
-    """By step, by tokens trained on, or by hours since the first measurement. Of a long run every
-    so many points. Raises InvalidInput (by)."""
+def run_curves(run: TrainingRun, *, axis: str) -> RunCurves:
+    """By step, by tokens trained on, or by hours since the first measurement. Of a long run the
+    lowest and highest of every stretch. Raises InvalidInput (by)."""
     if axis not in AXES:
         raise InvalidInput(
             f"{axis!r} is nothing to compare by.",
             field="by",
             remedy=f"Use one of {', '.join(AXES)}.",
         )
-    rows = list(
-        selectors.list_metrics(run).values_list("step", "tokens_total", "at", "loss", "eval_loss")
-    )
-    begun = rows[0][2] if rows else None
-    loss: list[Point] = []
-    held_out: list[Point] = []
-    tokens = 0
-    for step, told_tokens, at, train_loss, eval_loss in rows:
-        tokens = told_tokens if told_tokens is not None else tokens
-        x = {
-            "step": float(step),
-            "tokens": float(tokens),
-            "time": (at - begun).total_seconds() / 3600 if begun is not None else 0.0,
-        }[axis]
-        if train_loss is not None:
-            loss.append((x, train_loss))
-        if eval_loss is not None:
-            held_out.append((x, eval_loss))
-    every = len(loss) // MOST_POINTS + 1
-    return Curves(run, loss[::every], held_out)
+    measured = curves.read(run)
+    loss = measured.of("loss", axis=axis)
+    return RunCurves(run, loss.points, loss.means, measured.of("eval_loss", axis=axis).points)

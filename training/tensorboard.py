@@ -5,7 +5,9 @@ again; so the file is whole at any time, and the same for a run that is over.
 """
 
 import struct
-from collections.abc import Iterator
+import zipfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
 
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.record_writer import masked_crc32c
@@ -49,6 +51,43 @@ def event_file(run: TrainingRun) -> Iterator[bytes]:
                     summary=text(f"samples/{number}", words),
                 )
             )
+
+
+def archive(runs: Sequence[TrainingRun]) -> Iterator[bytes]:
+    """A ZIP file with a folder for each run, named as the run is: unpacked, its folder is what
+    `tensorboard --logdir` asks for, and runs lie over each other under their names."""
+    out = _Pieces()
+    names = Counter(run.name for run in runs)
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as packed:  # type: ignore[call-overload]
+        for run in runs:
+            folder = run.name if names[run.name] == 1 else f"{run.name}-{run.pk}"
+            member = zipfile.ZipInfo(
+                f"{folder}/{file_name(run)}", run.created_at.utctimetuple()[:6]
+            )
+            member.compress_type = zipfile.ZIP_DEFLATED
+            with packed.open(member, "w") as file:
+                for record in event_file(run):
+                    file.write(record)
+                    yield from out.take()
+    yield from out.take()
+
+
+class _Pieces:
+    """A file to be written to, whose bytes are taken away as they come."""
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+
+    def write(self, data: bytes) -> int:
+        self._pieces.append(bytes(data))
+        return len(data)
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def take(self) -> list[bytes]:
+        taken, self._pieces = self._pieces, []
+        return taken
 
 
 def _scalars(metric: TrainingMetric) -> Iterator[Event]:

@@ -15,6 +15,7 @@ from django.utils.translation import gettext
 
 from chips.choices import Purpose
 from console import formats, markdown, offers, statuses
+from console.run_forms import METHODS
 from training.models import DatasetSplit, TrainingRun
 
 register = template.Library()
@@ -116,10 +117,21 @@ def safe_markdown(text: str) -> SafeString:
 def live(context: Context) -> SafeString:
     """Attributes of a part that asks for itself again, at the pace the view set."""
     request: HttpRequest = context["request"]
+    return _polled("live", request.get_full_path(), context.get("poll_seconds", 15))
+
+
+@register.simple_tag
+def follows(part_id: str, url: str, seconds: int) -> SafeString:
+    """Attributes of one part of several that ask for themselves; with no seconds it rests."""
+    return _polled(part_id, url, seconds) if seconds else format_html('id="{}"', part_id)
+
+
+def _polled(part_id: str, url: str, seconds: int) -> SafeString:
     return format_html(
-        'id="live" hx-get="{}" hx-trigger="poll" hx-swap="outerHTML" data-poll-seconds="{}"',
-        request.get_full_path(),
-        context.get("poll_seconds", 15),
+        'id="{}" hx-get="{}" hx-trigger="poll" hx-swap="outerHTML" data-poll-seconds="{}"',
+        part_id,
+        url,
+        seconds,
     )
 
 
@@ -154,6 +166,11 @@ def event_word(kind: str) -> str:
 @register.filter
 def engine_word(engine: str) -> str:
     return offers.engine_name(engine)
+
+
+@register.filter
+def method_word(method: str) -> str:
+    return str(dict(METHODS).get(method, method))
 
 
 @register.filter

@@ -12,7 +12,8 @@ from accounts.choices import Role, Scope
 from accounts.models import ApiKey, Membership
 from accounts.services import authenticate_api_key
 from accounts.tests.make import make_member, make_organization, make_user
-from console.tests.make import chat_lines, make_node, make_version
+from console.tests.make_serving import make_node
+from console.tests.make_training import chat_lines, make_version
 from deployments.models import Autoscaling, Deployment
 from models_registry.models import RevisionImport
 from models_registry.tests.make import make_revision

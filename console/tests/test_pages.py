@@ -13,6 +13,8 @@ from accounts.tests.make import make_member, make_organization, make_user
 from chips.models import Node
 from console import urls
 from console.tests.make import World, make_world
+from openai_api.models import FineTuningJob
+from openai_api.tests.make import make_job
 
 pytestmark = pytest.mark.django_db
 
@@ -49,7 +51,9 @@ INLINE = re.compile(
 @pytest.fixture
 def world(tmp_path: Path, settings) -> World:
     settings.FACTORY_STORAGE = str(tmp_path / "storage")
-    return make_world(tmp_path, now=NOW)
+    world = make_world(tmp_path, now=NOW)
+    make_job(tmp_path, world.organization, model=world.base.registered_model.name)
+    return world
 
 
 def arguments(world: World) -> dict[str, object]:
@@ -60,6 +64,7 @@ def arguments(world: World) -> dict[str, object]:
         "dataset_id": world.dataset.pk,
         "version_id": world.version.pk,
         "run_id": world.run.pk,
+        "job_id": f"ftjob-{FineTuningJob.objects.get(organization=world.organization).pk.hex}",
         "evaluation_id": world.evaluation.pk,
         "deployment_id": world.deployment.pk,
         "replica_id": world.deployment.replicas.get(status="ready").pk,

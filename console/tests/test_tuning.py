@@ -10,7 +10,7 @@ from django.urls import reverse
 from accounts.choices import Role
 from accounts.models import Organization
 from accounts.tests.make import NOW, make_member, make_organization
-from console.tests.make import make_version
+from console.tests.make_training import make_version
 from deployments.tests.make import make_node
 from models_registry.models import Revision
 from models_registry.tests.make import make_revision
@@ -165,13 +165,12 @@ def test_a_run_pauses_resumes_and_shows_its_samples(
     page = client.get(reverse("console:run", args=[run.pk]))
     body = page.content.decode()
     assert "&lt;b&gt;Here&lt;/b&gt;" in body
-    assert [chart.empty for chart in page.context["charts"]] == [
-        False,
-        False,
-        True,
-        False,
-        False,
-        False,
+    assert [chart.title for chart in page.context["charts"]] == [
+        "Loss by step",
+        "Rewards by step, smoothed",
+        "Learning rate by step",
+        "Gradient norm by step",
+        "Memory by step",
     ]
     client.post(reverse("console:run_pause", args=[run.pk]))
     run.refresh_from_db()
@@ -201,6 +200,7 @@ def test_runs_are_compared_on_a_page(
     one = client.get(url, {"run": [str(runs[0].pk)]})
     assert "runs" not in one.context
     both = client.get(url, {"run": [str(run.pk) for run in runs], "by": "tokens"})
-    assert {row.name for row in both.context["differing"]} >= {"learning_rate", "train_loss"}
-    assert "epochs" in {row.name for row in both.context["same"]}
+    assert [row.label for row in both.context["differing"]] == ["learning_rate"]
+    assert "Training loss" in {row.label for row in both.context["outcome"]}
+    assert "epochs" in {row.label for row in both.context["same"]}
     assert [line.label for line in both.context["charts"][0].series] == ["first", "second"]

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from django.conf import settings
 from django.db.models import Prefetch
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404
@@ -15,7 +14,7 @@ from django.views.decorators.http import require_POST
 
 from accounts.choices import Capability
 from common.errors import DomainError, InvalidInput
-from console import charts, forms, rollouts, statuses, tables, traffic
+from console import charts, forms, rollouts, snippets, statuses, tables, traffic
 from console import replicas as drawing
 from console.downloads import csv_download
 from console.pages import (
@@ -111,7 +110,7 @@ def deployment_detail(request: ConsoleRequest, deployment_id: UUID) -> HttpRespo
             .select_related("replica")
             .order_by("-at", "-id")[:12],
             "names": names,
-            "snippet": _snippet(names[0]) if names else "",
+            "snippet": snippets.chat(names[0]) if names else "",
             "autoscaling": autoscaling.panel(request, deployment),
         },
         moving=_is_moving(deployment, live) or (card is not None and card.rollout.is_open),
@@ -221,15 +220,3 @@ def _is_moving(deployment: Deployment, live: Iterable[Replica]) -> bool:
 def _public_names(deployment: Deployment) -> list[str]:
     targets = RouteTarget.objects.filter(deployment=deployment).select_related("route")
     return [target.route.name for target in targets]
-
-
-def _snippet(model: str) -> str:
-    return (
-        "from openai import OpenAI\n\n"
-        f'client = OpenAI(base_url="{settings.FACTORY_BASE_URL}/v1", api_key="sk-af-...")\n'
-        "answer = client.chat.completions.create(\n"
-        f'    model="{model}",\n'
-        '    messages=[{"role": "user", "content": "Hello"}],\n'
-        ")\n"
-        "print(answer.choices[0].message.content)"
-    )

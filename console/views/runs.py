@@ -3,32 +3,42 @@
 from typing import Any
 from uuid import UUID
 
-from django.db.models import Q
-from django.db.models.functions import Mod
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404
 from django.urls import reverse
 from django.utils.translation import gettext as _
-from django.views.decorators.http import require_POST
 
-from accounts.choices import Capability
-from common.errors import DomainError
-from console import charts, formats, run_costs, tables
-from console.downloads import csv_download, text_download
-from console.pages import (
-    ConsoleRequest,
-    console_page,
-    done,
-    refuse,
-    show_live,
+from console import (
+    api_jobs,
+    charts,
+    formats,
+    run_again,
+    run_charts,
+    run_costs,
+    run_results,
+    run_samples,
+    run_timeline,
+    snippets,
+    tables,
 )
-from training import selectors, services, tensorboard
-from training.choices import TERMINAL, RunStatus, Tuning
+from console.downloads import csv_download, text_download
+from console.pages import ConsoleRequest, console_page, show_live
+from training.choices import TERMINAL, EventLevel, RunStatus, Tuning
 from training.models import TrainingRun
-from training.progress import MEASURED
 
-MOST_METRICS = 1000
-SHOWN_SAMPLES = 4
+FOLLOW_SECONDS, STORY_SECONDS = 2, 4
+SHOWN_EVENTS = 30
+MEASURES = (
+    "step",
+    "at",
+    "loss",
+    "eval_loss",
+    "learning_rate",
+    "grad_norm",
+    "tokens_per_second",
+    "memory_bytes",
+    "tokens_total",
+)
 
 
 @console_page()
@@ -75,51 +85,12 @@ def run_list(request: ConsoleRequest) -> HttpResponse:
     )
 
 
-@require_POST
-@console_page(Capability.DEVELOP)
-def run_cancel(request: ConsoleRequest, run_id: UUID) -> HttpResponse:
-    run = _find(request, run_id)
-    to = reverse("console:run", args=[run.pk])
-    try:
-        services.cancel_training_run(
-            organization=request.organization, run_id=run.pk, actor=request.actor, now=request.now
-        )
-    except DomainError as error:
-        return refuse(request, error, to)
-    return done(request, _("%(name)s is being stopped.") % {"name": run.name}, to)
-
-
-@require_POST
-@console_page(Capability.DEVELOP)
-def run_pause(request: ConsoleRequest, run_id: UUID) -> HttpResponse:
-    run = _find(request, run_id)
-    to = reverse("console:run", args=[run.pk])
-    try:
-        services.pause_training_run(
-            organization=request.organization, run_id=run.pk, actor=request.actor, now=request.now
-        )
-    except DomainError as error:
-        return refuse(request, error, to)
-    return done(request, _("%(name)s saves a checkpoint and pauses.") % {"name": run.name}, to)
-
-
-@require_POST
-@console_page(Capability.DEVELOP)
-def run_resume(request: ConsoleRequest, run_id: UUID) -> HttpResponse:
-    run = _find(request, run_id)
-    to = reverse("console:run", args=[run.pk])
-    try:
-        services.resume_training_run(
-            organization=request.organization, run_id=run.pk, actor=request.actor, now=request.now
-        )
-    except DomainError as error:
-        return refuse(request, error, to)
-    return done(request, _("%(name)s goes on from its last checkpoint.") % {"name": run.name}, to)
-
-
 @console_page()
 def run_detail(request: ConsoleRequest, run_id: UUID) -> HttpResponse:
-    run = _find(request, run_id)
+    """Its parts ask for themselves again, each by itself: how it stands, charts, log, the story."""
+    run = find(request, run_id)
+    is_htmx = bool(request.headers.get("HX-Request"))
+    timeline = run_timeline.draw(run, now=request.now)
     return show_live(
         request,
         "console/runs/detail.html",
@@ -128,21 +99,68 @@ def run_detail(request: ConsoleRequest, run_id: UUID) -> HttpResponse:
             "title": run.name,
             "crumbs": [{"label": _("Training runs"), "url": reverse("console:runs")}],
             "run": run,
-            "events": run.events.order_by("-at", "-id")[:30],
-            "checkpoints": run.checkpoints.filter(pruned_at__isnull=True)[:5],
             "is_ended": run.status in TERMINAL,
             "may_cancel": run.status not in TERMINAL and run.cancel_requested_at is None,
-            "hyperparameters": _settings(run),
-            "charts": _charts(run),
-            "held_out": run.dataset_version.splits.exclude(name=run.train_split).first(),
-            "pace": _pace(run),
             "may_pause": run.status not in TERMINAL
             and run.status != RunStatus.PUBLISHING
             and run.pause_requested_at is None
             and run.cancel_requested_at is None,
             "may_resume": run.pause_requested_at is not None and run.cancel_requested_at is None,
+            "held_out": run.dataset_version.splits.exclude(name=run.train_split).first(),
+            "again_url": run_again.address(run),
+            "pace": _pace(run),
             "cost": run_costs.so_far(run, now=request.now),
-            "samples": list(selectors.list_samples(run).order_by("-step")[:SHOWN_SAMPLES]),
+            "timeline": timeline,
+            "speed": run.tokens_per_second or timeline.mean_speed(run.tokens_total),
+            "speed_note": "" if run.tokens_per_second else _("on average"),
+            "results": run_results.table(request.organization, [run]),
+            "job": api_jobs.job_of(run),
+        }
+        | ({} if is_htmx else run_charts.part(run) | _log(run) | _story(run)),
+        moving=run.status not in TERMINAL,
+    )
+
+
+@console_page()
+def run_charts_part(request: ConsoleRequest, run_id: UUID) -> HttpResponse:
+    """The charts alone; nothing for htmx where nothing was measured since `?seen=`."""
+    run = find(request, run_id)
+    is_htmx = bool(request.headers.get("HX-Request"))
+    if is_htmx and request.GET.get("seen") == run_charts.seen(run):
+        return HttpResponse(status=204)
+    return _part(request, run, "charts", _("Charts of %(name)s"), run_charts.part(run))
+
+
+@console_page()
+def run_log(request: ConsoleRequest, run_id: UUID) -> HttpResponse:
+    """What its trainer says; it follows while the run is not over, and is kept afterwards."""
+    run = find(request, run_id)
+    return _part(request, run, "log", _("Log of %(name)s"), _log(run))
+
+
+@console_page()
+def run_story(request: ConsoleRequest, run_id: UUID) -> HttpResponse:
+    """Sample answers, events, and what the run is made of."""
+    run = find(request, run_id)
+    return _part(request, run, "story", _("Story of %(name)s"), _story(run))
+
+
+def _part(
+    request: ConsoleRequest, run: TrainingRun, name: str, title: str, shown: dict[str, Any]
+) -> HttpResponse:
+    """A part of the run's page, alone; for whoever comes by its address, as a page."""
+    return show_live(
+        request,
+        "console/runs/part.html",
+        f"console/runs/_{name}.html",
+        {
+            "title": title % {"name": run.name},
+            "crumbs": [
+                {"label": _("Training runs"), "url": reverse("console:runs")},
+                {"label": run.name, "url": reverse("console:run", args=[run.pk])},
+            ],
+            "run": run,
+            **shown,
         },
         moving=run.status not in TERMINAL,
     )
@@ -150,43 +168,24 @@ def run_detail(request: ConsoleRequest, run_id: UUID) -> HttpResponse:
 
 @console_page()
 def run_metrics_csv(request: ConsoleRequest, run_id: UUID) -> HttpResponse:
-    run = _find(request, run_id)
-    columns = [
-        "step",
-        "at",
-        "loss",
-        "eval_loss",
-        "learning_rate",
-        "grad_norm",
-        "tokens_per_second",
-        "memory_bytes",
-    ]
-    rows = (
-        [getattr(metric, column) for column in columns] for metric in run.metrics.order_by("step")
-    )
-    return csv_download(charts.as_csv(columns, rows), f"{run.name}-metrics.csv")
+    run = find(request, run_id)
+    rows = run.metrics.order_by("step").values_list(*MEASURES)
+    return csv_download(charts.as_csv(MEASURES, rows.iterator()), f"{run.name}-metrics.csv")
 
 
 @console_page()
-def run_tensorboard(request: ConsoleRequest, run_id: UUID) -> HttpResponse:
-    run = _find(request, run_id)
-    name = tensorboard.file_name(run)
-    return HttpResponse(
-        b"".join(tensorboard.event_file(run)),
-        content_type="application/octet-stream",
-        headers={"Content-Disposition": f'attachment; filename="{name}"'},
-    )
-
-
-@console_page()
-def run_log(request: ConsoleRequest, run_id: UUID) -> HttpResponse:
-    run = _find(request, run_id)
+def run_log_text(request: ConsoleRequest, run_id: UUID) -> HttpResponse:
+    """The end of the log as it is kept, to save."""
+    run = find(request, run_id)
     return text_download(run.log_tail, f"{run.name}.log")
 
 
-def _find(request: ConsoleRequest, run_id: UUID) -> TrainingRun:
+def find(request: ConsoleRequest, run_id: UUID) -> TrainingRun:
+    """The organization's run, with what it is made of; 404 for any other."""
     rows = TrainingRun.objects.of(request.organization).select_related(
+        "organization",
         "base_revision__registered_model",
+        "init_revision__registered_model",
         "dataset_version__dataset",
         "result_revision__registered_model",
         "node",
@@ -195,48 +194,25 @@ def _find(request: ConsoleRequest, run_id: UUID) -> TrainingRun:
     return get_object_or_404(rows, pk=run_id)
 
 
-def _charts(run: TrainingRun) -> list[charts.Chart]:
-    metrics = _metrics(run)
-    raw = _line(metrics, "loss")
-    series = [charts.Series(_("Training loss"), charts.smoothed(raw, weight=0.6))]
-    if len(raw) > 20:
-        series.insert(0, charts.Series(_("Training loss, each point"), raw, faint=True))
-    series.append(charts.Series(_("Held-out loss"), _line(metrics, "eval_loss")))
-    rates = [charts.Series(_("Learning rate"), _line(metrics, "learning_rate"))]
-    norms = [charts.Series(_("Gradient norm"), _line(metrics, "grad_norm"))]
-    speed = [charts.Series(_("Tokens per second"), _line(metrics, "tokens_per_second"))]
-    memory = [(x, y / formats.GIB) for x, y in _line(metrics, "memory_bytes")]
-    drawn = [
-        (_("Loss by step"), _("Loss (nats per token)"), series, False),
-        (_("Speed by step"), _("Tokens per second"), speed, True),
-        (_("Learning rate by step"), _("Learning rate"), rates, True),
-        (_("Gradient norm by step"), _("Gradient norm"), norms, True),
-        (_("Memory by step"), _("GiB"), [charts.Series(_("Memory"), memory)], True),
-    ]
-    if any("reward_margin" in metric["details"] for metric in metrics):
-        margins = [
-            (float(metric["step"]), metric["details"]["reward_margin"])
-            for metric in metrics
-            if "reward_margin" in metric["details"]
-        ]
-        line = [charts.Series(_("Reward margin"), margins)]
-        drawn.insert(1, (_("Reward margin by step"), _("Reward margin"), line, False))
-    return [
-        charts.line_chart(
-            title=title,
-            x_title=_("Step"),
-            y_title=y_title,
-            series=lines,
-            x_max=float(run.total_steps) if run.total_steps else None,
-            y_from_zero=from_zero,
-            csv_url=reverse("console:run_metrics", args=[run.pk]),
-        )
-        for title, y_title, lines, from_zero in drawn
-    ]
+def _log(run: TrainingRun) -> dict[str, Any]:
+    return {
+        "log_url": reverse("console:run_log", args=[run.pk]),
+        "log_seconds": 0 if run.status in TERMINAL else FOLLOW_SECONDS,
+    }
 
 
-def _line(metrics: list[dict[str, Any]], name: str) -> list[charts.Point]:
-    return [(float(row["step"]), float(row[name])) for row in metrics if row[name] is not None]
+def _story(run: TrainingRun) -> dict[str, Any]:
+    events = run.events.order_by("-at", "-id")
+    return {
+        "story_url": reverse("console:run_story", args=[run.pk]),
+        "story_seconds": 0 if run.status in TERMINAL else STORY_SECONDS,
+        "tensorboard_snippet": snippets.tensorboard(run.name),
+        "events": events[:SHOWN_EVENTS],
+        "warnings": events.exclude(level=EventLevel.INFO).count(),
+        "samples": run_samples.latest(run),
+        "checkpoints": run.checkpoints.filter(pruned_at__isnull=True)[:5],
+        "hyperparameters": _settings(run),
+    }
 
 
 def _settings(run: TrainingRun) -> list[tuple[str, object]]:
@@ -244,18 +220,8 @@ def _settings(run: TrainingRun) -> list[tuple[str, object]]:
     return [
         (name, value)
         for name, value in sorted(run.hyperparameters.items())
-        if value is not None and not (run.tuning == Tuning.FULL and name.startswith("lora_"))
+        if value not in (None, "") and not (run.tuning == Tuning.FULL and name.startswith("lora_"))
     ]
-
-
-def _metrics(run: TrainingRun) -> list[dict[str, Any]]:
-    """By step; of a long run every so many rows."""
-    rows = run.metrics.order_by("step")
-    every = rows.count() // MOST_METRICS + 1
-    if every > 1:
-        kept = Q(place=0) | Q(eval_loss__isnull=False)
-        rows = rows.annotate(place=Mod("id", every)).filter(kept)
-    return list(rows.values("step", "details", "eval_loss", *MEASURED))
 
 
 def _pace(run: TrainingRun) -> str:

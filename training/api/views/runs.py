@@ -1,16 +1,21 @@
+from collections.abc import Callable
+from typing import Any, ClassVar
 from uuid import UUID
 
+from django.db.models import QuerySet
 from django.http import StreamingHttpResponse
 from django.utils import timezone
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_view
 from rest_framework.request import Request
 from rest_framework.response import Response
+from rest_framework.serializers import BaseSerializer
 
 from accounts.api.views import OrganizationView
 from common.api import PAGING, ErrorBody, Pagination, paginated
 from training import comparing, selectors, services, tensorboard
 from training.api import run_bodies
 from training.choices import RunStatus
+from training.models import TrainingRun
 
 
 class RunList(OrganizationView):
@@ -59,89 +64,121 @@ class RunDetail(OrganizationView):
         return Response(run_bodies.TrainingRunBody(run).data)
 
 
-class RunCancel(OrganizationView):
-    @extend_schema(
-        operation_id="training_runs_cancel",
-        request=None,
-        responses={202: run_bodies.TrainingRunBody, 404: ErrorBody, 409: ErrorBody},
+def _changes(name: str, description: str) -> Callable[[type[OrganizationView]], Any]:
+    """The description of a change of a run, which answers with the run."""
+    return extend_schema_view(
+        post=extend_schema(
+            operation_id=f"training_runs_{name}",
+            description=description,
+            request=None,
+            responses={202: run_bodies.TrainingRunBody, 404: ErrorBody, 409: ErrorBody},
+        )
     )
+
+
+class RunChange(OrganizationView):
+    """Something else is wanted of a run from now on; `change` is the service that says so."""
+
+    change: ClassVar[Callable[..., TrainingRun]]
+
     def post(self, request: Request, run_id: UUID) -> Response:
-        """Want the run no more. Asking twice changes nothing; 409 once it is over."""
-        run = services.cancel_training_run(
+        run = type(self).change(
             organization=self.organization, run_id=run_id, actor=self.actor, now=timezone.now()
         )
         run = selectors.get_run(self.organization, run.pk)
         return Response(run_bodies.TrainingRunBody(run).data, status=202)
 
 
-class RunPause(OrganizationView):
-    @extend_schema(
-        operation_id="training_runs_pause",
-        request=None,
-        responses={202: run_bodies.TrainingRunBody, 404: ErrorBody, 409: ErrorBody},
-    )
-    def post(self, request: Request, run_id: UUID) -> Response:
-        """Let the run rest: it saves a checkpoint and gives its accelerators back. Asking twice
-        changes nothing; 409 once it is over."""
-        run = services.pause_training_run(
-            organization=self.organization, run_id=run_id, actor=self.actor, now=timezone.now()
+@_changes("cancel", "Want the run no more. Asking twice changes nothing; 409 once it is over.")
+class RunCancel(RunChange):
+    change = staticmethod(services.cancel_training_run)
+
+
+@_changes(
+    "pause",
+    "Let the run rest: it saves a checkpoint and gives its accelerators back. Asking twice changes "
+    "nothing; 409 once it is over.",
+)
+class RunPause(RunChange):
+    change = staticmethod(services.pause_training_run)
+
+
+@_changes(
+    "resume",
+    "Want a paused run again; it goes on from its last checkpoint. 409 once it is over.",
+)
+class RunResume(RunChange):
+    change = staticmethod(services.resume_training_run)
+
+
+def _lists(
+    name: str, description: str, body: type[BaseSerializer[Any]], *more: OpenApiParameter
+) -> Callable[[type[OrganizationView]], Any]:
+    """The description of a list of what belongs to a run."""
+    return extend_schema_view(
+        get=extend_schema(
+            operation_id=f"training_runs_{name}",
+            description=description,
+            parameters=[*PAGING, *more],
+            responses={200: paginated(body), 404: ErrorBody},
         )
-        run = selectors.get_run(self.organization, run.pk)
-        return Response(run_bodies.TrainingRunBody(run).data, status=202)
-
-
-class RunResume(OrganizationView):
-    @extend_schema(
-        operation_id="training_runs_resume",
-        request=None,
-        responses={202: run_bodies.TrainingRunBody, 404: ErrorBody, 409: ErrorBody},
     )
-    def post(self, request: Request, run_id: UUID) -> Response:
-        """Want a paused run again; it goes on from its last checkpoint. 409 once it is over."""
-        run = services.resume_training_run(
-            organization=self.organization, run_id=run_id, actor=self.actor, now=timezone.now()
-        )
-        run = selectors.get_run(self.organization, run.pk)
-        return Response(run_bodies.TrainingRunBody(run).data, status=202)
 
 
-class RunMetrics(OrganizationView):
-    @extend_schema(
-        operation_id="training_runs_metrics",
-        parameters=[*PAGING, OpenApiParameter("after_step", int)],
-        responses={200: paginated(run_bodies.MetricBody), 404: ErrorBody},
-    )
+class RunRows(OrganizationView):
+    """A list of what belongs to a run: `rows` is the selector, `body` how each is shown."""
+
+    rows: ClassVar[Callable[[TrainingRun], QuerySet[Any]]]
+    body: ClassVar[type[BaseSerializer[Any]]]
+
     def get(self, request: Request, run_id: UUID) -> Response:
-        """What was measured, by step; with `after_step` only what came later."""
-        rows = selectors.list_metrics(selectors.get_run(self.organization, run_id))
+        run = selectors.get_run(self.organization, run_id)
+        return Pagination.answer(self.asked(run, request), self.body, request, self)
+
+    def asked(self, run: TrainingRun, request: Request) -> QuerySet[Any]:
+        return type(self).rows(run)
+
+
+@_lists(
+    "metrics",
+    "What was measured, by step; with `after_step` only what came later.",
+    run_bodies.MetricBody,
+    OpenApiParameter("after_step", int),
+)
+class RunMetrics(RunRows):
+    rows = staticmethod(selectors.list_metrics)
+    body = run_bodies.MetricBody
+
+    def asked(self, run: TrainingRun, request: Request) -> QuerySet[Any]:
+        rows = super().asked(run, request)
         after = request.query_params.get("after_step", "")
-        if after.isdigit():
-            rows = rows.filter(step__gt=min(int(after), 2**31 - 1))
-        return Pagination.answer(rows, run_bodies.MetricBody, request, self)
+        return rows.filter(step__gt=min(int(after), 2**31 - 1)) if after.isdigit() else rows
 
 
-class RunEvents(OrganizationView):
-    @extend_schema(
-        operation_id="training_runs_events",
-        parameters=PAGING,
-        responses={200: paginated(run_bodies.TrainingEventBody), 404: ErrorBody},
-    )
-    def get(self, request: Request, run_id: UUID) -> Response:
-        """What happened to the run, in order."""
-        rows = selectors.list_events(selectors.get_run(self.organization, run_id))
-        return Pagination.answer(rows, run_bodies.TrainingEventBody, request, self)
+@_lists("events", "What happened to the run, in order.", run_bodies.TrainingEventBody)
+class RunEvents(RunRows):
+    rows = staticmethod(selectors.list_events)
+    body = run_bodies.TrainingEventBody
 
 
-class RunCheckpoints(OrganizationView):
-    @extend_schema(
-        operation_id="training_runs_checkpoints",
-        parameters=PAGING,
-        responses={200: paginated(run_bodies.CheckpointBody), 404: ErrorBody},
-    )
-    def get(self, request: Request, run_id: UUID) -> Response:
-        """Checkpoints, newest first; those with `pruned_at` are no longer there."""
-        rows = selectors.list_checkpoints(selectors.get_run(self.organization, run_id))
-        return Pagination.answer(rows, run_bodies.CheckpointBody, request, self)
+@_lists(
+    "checkpoints",
+    "Checkpoints, newest first; those with `pruned_at` are no longer there.",
+    run_bodies.CheckpointBody,
+)
+class RunCheckpoints(RunRows):
+    rows = staticmethod(selectors.list_checkpoints)
+    body = run_bodies.CheckpointBody
+
+
+@_lists(
+    "samples",
+    "What the model answered to the run's fixed prompts, by step.",
+    run_bodies.SampleBody,
+)
+class RunSamples(RunRows):
+    rows = staticmethod(selectors.list_samples)
+    body = run_bodies.SampleBody
 
 
 class RunLog(OrganizationView):
@@ -152,18 +189,6 @@ class RunLog(OrganizationView):
         """The end of the trainer's log."""
         run = selectors.get_run(self.organization, run_id)
         return Response(run_bodies.LogBody(run).data)
-
-
-class RunSamples(OrganizationView):
-    @extend_schema(
-        operation_id="training_runs_samples",
-        parameters=PAGING,
-        responses={200: paginated(run_bodies.SampleBody), 404: ErrorBody},
-    )
-    def get(self, request: Request, run_id: UUID) -> Response:
-        """What the model answered to the run's fixed prompts, by step."""
-        rows = selectors.list_samples(selectors.get_run(self.organization, run_id))
-        return Pagination.answer(rows, run_bodies.SampleBody, request, self)
 
 
 class RunTensorBoard(OrganizationView):
@@ -201,6 +226,6 @@ class RunCompare(OrganizationView):
             "runs": [{"id": run.pk, "name": run.name} for run in runs],
             "rows": comparing.table(runs),
             "by": axis,
-            "curves": [comparing.curves(run, axis=axis) for run in runs],
+            "curves": [comparing.run_curves(run, axis=axis) for run in runs],
         }
         return Response(run_bodies.ComparisonBody(body).data)

@@ -31,6 +31,15 @@
     figure.chartAt = (at[0] - low) / (high - low || 1);
   };
 
+  // A chart that is read while a new one takes its place goes on being read there.
+  let reading = null; // the id of its title, and how far along
+  document.body.addEventListener("htmx:afterSwap", () => {
+    if (!reading) return;
+    const title = document.getElementById(reading.title);
+    const figure = title && title.closest("[data-chart]");
+    if (figure && figure.querySelector(".chart-cursor")) show(figure, reading.share);
+  });
+
   const hide = (figure) => {
     figure.querySelector(".chart-cursor").hidden = true;
     figure.querySelector(".chart-readout").textContent = "";
@@ -40,10 +49,15 @@
     const plot = event.target.closest && event.target.closest(".chart-plot");
     if (!plot) return;
     const box = plot.getBoundingClientRect();
-    show(plot.closest("[data-chart]"), Math.min(1, Math.max(0, (event.clientX - box.left) / box.width)));
+    const figure = plot.closest("[data-chart]");
+    const share = Math.min(1, Math.max(0, (event.clientX - box.left) / box.width));
+    reading = { title: figure.getAttribute("aria-labelledby"), share };
+    show(figure, share);
   });
   document.addEventListener("pointerout", (event) => {
     const plot = event.target.closest && event.target.closest(".chart-plot");
-    if (plot && !plot.contains(event.relatedTarget)) hide(plot.closest("[data-chart]"));
+    if (!plot || !plot.isConnected || plot.contains(event.relatedTarget)) return;
+    reading = null;
+    hide(plot.closest("[data-chart]"));
   });
 })();

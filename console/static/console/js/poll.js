@@ -32,32 +32,43 @@
   window.setInterval(() => look(false), 250);
   document.addEventListener("visibilitychange", () => look(true));
 
-  // Whoever goes by keyboard keeps the place: the same link or button of the new part has focus.
-  // What changed is said as well: the text of [data-announce], when a swap made it another.
+  // Whoever reads keeps the place: the same link or button of the new part has focus, what was
+  // unfolded stays so, what was scrolled aside too. What changed is said as well: the text of
+  // [data-announce], when a swap made it another.
   const said = (part) => {
     const mark = part.querySelector("[data-announce]");
     return mark ? mark.textContent.trim() : "";
   };
-  let before = "";
   const announce = document.getElementById("announce");
 
   const focusable = "a[href], button, summary, [tabindex]";
-  let place = -1;
+  const sideways = ".table-wrap, .code pre";
+  const kept = new Map(); // by the id of a part: how it was left
   document.body.addEventListener("htmx:beforeSwap", (event) => {
     const part = event.detail.target;
-    before = said(part);
-    place = part.contains(document.activeElement)
-      ? [...part.querySelectorAll(focusable)].indexOf(document.activeElement)
-      : -1;
+    if (!event.detail.shouldSwap || !part.id) return;
+    kept.set(part.id, {
+      said: said(part),
+      focus: part.contains(document.activeElement)
+        ? [...part.querySelectorAll(focusable)].indexOf(document.activeElement)
+        : -1,
+      open: [...part.querySelectorAll("details")].map((one) => one.open),
+      aside: [...part.querySelectorAll(sideways)].map((one) => one.scrollLeft),
+    });
   });
   document.body.addEventListener("htmx:afterSettle", (event) => {
     const part = document.getElementById(event.detail.target.id) || event.detail.elt;
+    const was = kept.get(part.id);
+    if (!was) return;
+    kept.delete(part.id);
     const now = said(part);
-    if (announce && now && now !== before) announce.textContent = now;
-    if (place < 0) return;
-    const same = part.querySelectorAll(focusable)[place];
+    if (announce && now && now !== was.said) announce.textContent = now;
+    const folds = part.querySelectorAll("details");
+    if (folds.length === was.open.length) folds.forEach((one, at) => { one.open = was.open[at]; });
+    const wide = part.querySelectorAll(sideways);
+    if (wide.length === was.aside.length) wide.forEach((one, at) => { one.scrollLeft = was.aside[at]; });
+    const same = was.focus < 0 ? null : part.querySelectorAll(focusable)[was.focus];
     if (same) same.focus({ preventScroll: true });
-    place = -1;
   });
 
   const lost = (yes) => { if (offline) offline.hidden = !yes; };

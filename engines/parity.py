@@ -5,7 +5,11 @@ This program loads the result as the built-in engine serves it, reads the prompt
 nothing: it gives the engine the recorded tokens one by one, as if it had chosen them, and compares
 the log-probabilities. An adapter is checked twice, on its base and merged into it.
 
-SPEC is JSON: result, base (folders), is_adapter, device, dtype, threads, cores, report (a path).
+Weights that an adapter was merged into are checked as they are read back, against base and adapter
+apart in memory and, where the record has the trainer's own numbers too, against these.
+
+SPEC is JSON: result, base (folders), is_adapter, way (what whole weights are called in the report:
+full, or merged), device, dtype, threads, cores, report (a path).
 The report is JSON: {"checks": [{"way", "passed", "max_abs_logprob_diff", "mean_abs_logprob_diff",
 "reason"}], "prompts", "dtype", "tolerance", "template_sha256", "tokenizer_sha256", ...}; `passed` is
 null where this engine cannot serve the result that way, and `reason` says why.
@@ -51,6 +55,7 @@ class ParitySpec:
     base: str
     is_adapter: bool
     report: str
+    way: str = "full"
     device: str = "cpu"
     dtype: str = "bfloat16"
     threads: int = 1
@@ -82,7 +87,7 @@ def main(arguments: Sequence[str]) -> int:
 def compare(spec: ParitySpec) -> dict[str, Any]:
     """The report. Raises OSError or ValueError where the record cannot be read."""
     record = json.loads((Path(spec.result) / FILE).read_text(encoding="utf-8"))
-    ways = ("adapter", "merged") if spec.is_adapter else ("full",)
+    ways = ("adapter", "merged") if spec.is_adapter else (spec.way,)
     tolerance = TOLERANCES[record.get("numbers", spec.dtype)]
     checks: list[dict[str, Any]] = []
     for way in ways:
@@ -92,6 +97,8 @@ def compare(spec: ParitySpec) -> dict[str, Any]:
             checks.append({"way": way, "passed": None, "reason": str(refusal)})
             continue
         checks.append({"way": way} | judge(record["prompts"], found, tolerance=tolerance))
+        if "trained_numbers" in record:
+            checks.append({"way": "trained"} | _judge_trained(record, found))
     hashes = _hashes(spec.base if spec.is_adapter else spec.result)
     differing = [name for name, value in hashes.items() if value != record[name]]
     if differing:
@@ -105,6 +112,12 @@ def compare(spec: ParitySpec) -> dict[str, Any]:
         "tolerance": {"max": tolerance[0], "mean": tolerance[1]},
         **{name: record[name] for name in hashes},
     }
+
+
+def _judge_trained(record: Mapping[str, Any], found: Sequence[Sequence[float]]) -> dict[str, Any]:
+    """Beside the trained model itself, in whatever numbers its base was while it was trained on."""
+    prompts = [{"logprobs": prompt["trained"]} for prompt in record["prompts"]]
+    return judge(prompts, found, tolerance=TOLERANCES[record["trained_numbers"]])
 
 
 def judge(
@@ -160,7 +173,7 @@ def _log_probabilities(
     from engines.builtin.blocks import blocks_for
 
     adapter: Adapter | None = None
-    if way == "merged":
+    if spec.is_adapter and way == "merged":
         runner = engine.merged_runner(serve, Path(spec.result))
     else:
         loaded = engine.load(serve, publish=lambda news: None)

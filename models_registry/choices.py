@@ -21,6 +21,7 @@ class SourceKind(models.TextChoices):
     HUGGING_FACE = "huggingface", _("Hugging Face Hub")
     MODELSCOPE = "modelscope", _("ModelScope")
     TRAINING_RUN = "training_run", _("Training run")
+    MERGE = "merge", _("Merge of an adapter")
 
 
 class ImportStatus(models.TextChoices):
@@ -58,3 +59,23 @@ TRIAL_TRANSITIONS: dict[str, set[str]] = {
     T.CANCELLED: set(),
 }
 TRIAL_OVER = {status for status, onward in TRIAL_TRANSITIONS.items() if not onward}
+
+
+class MergeStatus(models.TextChoices):
+    PENDING = "pending", _("Pending")  # asked for; no worker has begun
+    MERGING = "merging", _("Merging")  # the adapter is added to the base's weights
+    COMPARING = "comparing", _("Comparing")  # what is read back is compared with base and adapter
+    SUCCEEDED = "succeeded", _("Succeeded")
+    FAILED = "failed", _("Failed")
+
+
+M = MergeStatus
+MERGE_TRANSITIONS: dict[str, set[str]] = {
+    M.PENDING: {M.MERGING, M.FAILED},
+    M.MERGING: {M.COMPARING, M.SUCCEEDED, M.FAILED},
+    # back to merging: its worker died, the next one finds the weights there
+    M.COMPARING: {M.MERGING, M.SUCCEEDED, M.FAILED},
+    M.SUCCEEDED: set(),
+    M.FAILED: set(),
+}
+MERGE_OPEN = {status for status, onward in MERGE_TRANSITIONS.items() if onward}

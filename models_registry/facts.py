@@ -199,6 +199,7 @@ def _adapter_facts(config: dict[str, Any], parameters: int, dtype: str, tensors:
         more={
             "rank": _count(config.get("r")),
             "alpha": _count(config.get("lora_alpha")),
+            "dora": config.get("use_dora") is True,
             "target_modules": sorted(_text(each, 200) for each in modules if each),
             "tensors": tensors,
         },

@@ -12,7 +12,7 @@ from accounts import audit
 from accounts.models import Organization
 from common.errors import DomainError, InvalidInput, NotAllowed, NotFound
 from models_registry import gates
-from models_registry.choices import RevisionKind
+from models_registry.choices import RevisionKind, SourceKind
 from models_registry.gates import GateNotPassed
 from models_registry.models import Alias, AliasGate, RegisteredModel, Revision
 from models_registry.rules import Rule
@@ -55,7 +55,9 @@ def move_alias(
         raise ParityFailed(
             f"{revision} is not served as it was trained: {revision.parity.get('reason')}.",
             field="revision_id",
-            remedy="Put base, template and tokenizer as they were in training, and train again.",
+            remedy="Merge it again, into the revision that its adapter was trained on."
+            if revision.source_kind == SourceKind.MERGE
+            else "Put base, template and tokenizer as they were in training, and train again.",
         )
     before = Alias.objects.filter(registered_model=model, name=alias).first()
     shown = _pass_gate(

@@ -50,7 +50,7 @@ def publish_folder(
     The same files again return the revision they already are. Raises InvalidInput (name),
     UnsafeFiles, IncompleteModel. Files are hashed and stored before any row is written.
     """
-    _check_name(name)
+    check_name(name)
     files = reading.list_files(folder)
     facts = reading.read_facts(folder, files)
     if kind != RevisionKind.ADAPTER and facts.model_type == reading.ADAPTER:
@@ -107,7 +107,8 @@ def publish_folder(
     return revision
 
 
-def _check_name(name: str) -> None:
+def check_name(name: str) -> None:
+    """Raises InvalidInput."""
     try:
         RegisteredModel._meta.get_field("name").clean(name, None)
     except ValidationError as error:
@@ -178,7 +179,7 @@ def request_import(
     the caller has that machine in hand anyway (`may_read_any_folder`). The platform's own hub
     token opens private repositories; it is for operators (`may_use_hub_token`).
     """
-    _check_name(name)
+    check_name(name)
     check_visibility(organization=organization, name=name, visibility=visibility)
     kinds = {SourceKind.FOLDER, SourceKind.HUGGING_FACE, SourceKind.MODELSCOPE}
     if source_kind not in kinds:

@@ -12,7 +12,7 @@ from deployments.choices import (
     REPLICA_TRANSITIONS,
     ROLLOUT_TRANSITIONS,
 )
-from models_registry.choices import IMPORT_TRANSITIONS, TRIAL_TRANSITIONS
+from models_registry.choices import IMPORT_TRANSITIONS, MERGE_TRANSITIONS, TRIAL_TRANSITIONS
 from openai_api.choices import JOB_TRANSITIONS
 from training.choices import (
     COUNT_TRANSITIONS,
@@ -37,6 +37,7 @@ ROOT = Path(__file__).resolve().parent.parent
         ("Fine-tuning job", JOB_TRANSITIONS),
         ("Import", IMPORT_TRANSITIONS),
         ("Trial", TRIAL_TRANSITIONS),
+        ("Merge", MERGE_TRANSITIONS),
         ("Dataset version", VERSION_TRANSITIONS),
         ("Token count", COUNT_TRANSITIONS),
     ],

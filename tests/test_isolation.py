@@ -44,6 +44,7 @@ def ids_of(world: World) -> dict[str, Any]:
         "model_id": world.model.pk,
         "revision_id": world.result.pk,
         "import_id": uuid.uuid4(),
+        "merge_id": uuid.uuid4(),
         "alias": "champion",
         "dataset_id": world.dataset.pk,
         "version_id": world.version.pk,

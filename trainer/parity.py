@@ -51,8 +51,8 @@ def record(
         "dtype": spec.dtype,
         "numbers": "nf4" if spec.tuning == "qlora" else spec.dtype,
         "device": spec.device,
-        "template_sha256": _sha256(str(tokenizer.chat_template)),
-        "tokenizer_sha256": _sha256(tokenizer.backend_tokenizer.to_str()),
+        "template_sha256": template_sha256(tokenizer),
+        "tokenizer_sha256": tokenizer_sha256(tokenizer),
         "prompts": prompts,
     }
 
@@ -68,6 +68,14 @@ def choose(sets: Sequence[Sequence[Example]]) -> list[Example]:
         count = min(PROMPTS - len(chosen), len(examples))
         chosen += [examples[place * len(examples) // count] for place in range(count)]
     return [_marked(example) for example in chosen]
+
+
+def template_sha256(tokenizer: Any) -> str:
+    return _sha256(str(tokenizer.chat_template))
+
+
+def tokenizer_sha256(tokenizer: Any) -> str:
+    return _sha256(tokenizer.backend_tokenizer.to_str())
 
 
 def _marked(example: Example) -> Example:

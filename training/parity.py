@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from chips.selectors import Device
+from models_registry import parity
 from trainer import parity_file
 from training.models import TrainingRun
 from training.planning import CPU, RunFolders
@@ -40,35 +41,5 @@ def spec(
 
 
 def record(run: TrainingRun, report: Mapping[str, Any] | None, *, now: datetime) -> dict[str, Any]:
-    """What is kept with the revision: `passed` is null for one that could not be checked, and
-    `reason` says why it did not pass."""
-    kept: dict[str, Any] = {
-        "passed": None,
-        "reason": "",
-        "checked_at": now.isoformat(),
-        "base_commit": run.base_revision.commit,
-    }
-    if report is None:
-        return kept | {"reason": "the comparison ended without a report"}
-    checks = list(report["checks"])
-    verdicts = [check["passed"] for check in checks]
-    passed = False if False in verdicts else True if True in verdicts else None
-    blamed = [check for check in checks if check["passed"] is passed and check.get("reason")]
-    reasons = [f"as {check['way']}: {check['reason']}" for check in blamed]
-    return (
-        kept
-        | {key: value for key, value in report.items() if key != "checks"}
-        | {
-            "passed": passed,
-            "reason": "; ".join(reasons) if passed is not True else "",
-            "checks": checks,
-            "max_abs_logprob_diff": max(
-                (
-                    check["max_abs_logprob_diff"]
-                    for check in checks
-                    if "max_abs_logprob_diff" in check
-                ),
-                default=None,
-            ),
-        }
-    )
+    """What is kept with the revision of the run's result."""
+    return parity.record(run.base_revision, report, now=now)

@@ -248,6 +248,7 @@ SPECTACULAR_SETTINGS = {
         "DatasetVersionStatusEnum": "training.choices.VersionStatus",
         "EvaluationStatusEnum": "training.choices.EvaluationStatus",
         "ImportStatusEnum": "models_registry.choices.ImportStatus",
+        "MergeStatusEnum": "models_registry.choices.MergeStatus",
         "NodeStatusEnum": "chips.choices.NodeStatus",
         "PriceItemEnum": "chips.choices.PriceItem",
         "ReplicaStatusEnum": "deployments.choices.ReplicaStatus",

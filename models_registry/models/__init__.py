@@ -4,6 +4,7 @@ from models_registry.models.evaluation_result import EvaluationResult
 from models_registry.models.registered_model import Alias, RegisteredModel
 from models_registry.models.revision import Revision
 from models_registry.models.revision_import import RevisionImport
+from models_registry.models.revision_merge import RevisionMerge
 from models_registry.models.trial import Trial
 
 __all__ = [
@@ -15,5 +16,6 @@ __all__ = [
     "RegisteredModel",
     "Revision",
     "RevisionImport",
+    "RevisionMerge",
     "Trial",
 ]

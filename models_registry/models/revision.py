@@ -77,7 +77,7 @@ class Revision(Identified):
 
     @property
     def parity_status(self) -> str:
-        """passed, failed or unchecked; empty for what was not trained here."""
-        if self.source_kind != SourceKind.TRAINING_RUN:
+        """passed, failed or unchecked; empty for what was neither trained nor merged here."""
+        if self.source_kind not in (SourceKind.TRAINING_RUN, SourceKind.MERGE):
             return ""
         return {True: "passed", False: "failed"}.get(self.parity.get("passed"), "unchecked")

@@ -145,7 +145,7 @@ def _merge(merge: RevisionMerge, folder: Path) -> Revision:
 def _both(merge: RevisionMerge) -> tuple[Revision, Revision]:
     rows = Revision.objects.select_related("registered_model__organization")
     adapter = rows.get(pk=merge.adapter_id)
-    return adapter, rows.get(pk=adapter.parent_id)
+    return adapter, rows.get(children=adapter)
 
 
 def _tell(rows: Any, done: int, total: int) -> None:

@@ -132,7 +132,8 @@ def _present(organization: Organization, adapter: Revision, name: str) -> Revisi
 
 
 def _base(organization: Organization, adapter: Revision) -> Revision:
-    base = Revision.objects.of(organization).filter(pk=adapter.parent_id).first()
+    parents = Revision.objects.of(organization).filter(children=adapter)
+    base = parents.first()
     if base is None or not base.artifacts.filter(path__endswith=".safetensors").exists():
         raise BaseUnusable(
             f"The base of {adapter} is not among your models.",

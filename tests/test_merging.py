@@ -35,7 +35,7 @@ from models_registry.choices import MergeStatus, RevisionKind, SourceKind
 from models_registry.models import Revision, RevisionMerge
 from trainer import parity
 from trainer.tests.make import make_base
-from trainer.tests.make_adapters import make_adapter, sharded
+from trainer.tests.make_adapters import LAYERS, make_adapter, sharded
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(240)]
 S = MergeStatus
@@ -84,6 +84,14 @@ def merged_of(merge: RevisionMerge) -> Revision:
     return merge.revision
 
 
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return {
+        name: tensor
+        for path in folder.glob("*.safetensors")
+        for name, tensor in load_file(path).items()
+    }
+
+
 @pytest.fixture
 def unproven(monkeypatch: pytest.MonkeyPatch) -> None:
     """Merges without the comparison, which takes longest."""
@@ -116,11 +124,10 @@ def test_a_merge_becomes_a_revision_that_is_proven_to_be_base_and_adapter(tmp_pa
 
     folder = cache.materialize(revision, root=tmp_path / "cache")
     assert "retail/tuned:1" in (folder / "README.md").read_text()
-    exact = load_file(next((tmp_path / "base").glob("*1-of*.safetensors")))
-    assert any(
-        not torch.equal(exact[name], tensor)
-        for name, tensor in load_file(next(folder.glob("*1-of*.safetensors"))).items()
-    )
+    before, after = weights(tmp_path / "base"), weights(folder)
+    assert before.keys() == after.keys()
+    changed = [name for name in before if not torch.equal(before[name], after[name])]
+    assert len(changed) == 2 * len(LAYERS)
     graph = selectors.get_lineage(make_organization(), revision)
     assert [node.label for node in graph.nodes] == [str(base), str(adapter), str(revision)]
     actions = AuditEvent.objects.filter(action__in=["revision.merge", "revision.publish"])
@@ -253,6 +260,7 @@ def test_a_killed_worker_leaves_nothing_half_published(
     assert not Revision.objects.filter(source_kind=SourceKind.MERGE).exists()
     written = first.stat().st_mtime_ns
 
+    assert merge.leased_until is not None
     after = merge.leased_until + timedelta(seconds=1)
     assert merge_work.list_due(now=after) == [merge.pk]
     if killed == "worker":  # what it left behind is still there: its files are left to it
@@ -270,7 +278,7 @@ def test_a_killed_worker_leaves_nothing_half_published(
         kept.append(first.stat().st_mtime_ns)
         return told
 
-    merge_programs.run = run  # type: ignore[assignment]
+    merge_programs.run = run
     try:
         assert merge_work.run_merge(merge.pk, now=after)
     finally:

@@ -286,7 +286,8 @@ def test_a_diverged_adapter_is_refused(base: Path, tmp_path: Path, capsys: Any) 
 def test_memory_does_not_grow_with_the_model(tmp_path: Path) -> None:
     """600 MB of weights are merged in far less memory than that, torch itself included."""
     base, folder = tmp_path / "base", tmp_path / "adapter"
-    base.mkdir(), folder.mkdir()
+    base.mkdir()
+    folder.mkdir()
     make_tokenizer().save_pretrained(base)
     (base / "config.json").write_text(json.dumps({"model_type": "qwen3"}))
     stem = "model.layers.0.mlp"

@@ -10,7 +10,8 @@ from typing import Any
 from openai_api import names
 from openai_api.choices import Method
 from openai_api.models import FineTuningJob
-from trainer.spec import LEARNING_RATES, Hyperparameters
+from trainer.spec import Hyperparameters
+from training import recipes
 from training.choices import DatasetKind, Tuning
 from training.models import DatasetVersion, TrainingMetric, TrainingRun
 
@@ -21,7 +22,16 @@ MEASURED_TIMES = 100  # steps that are told of, of short runs every one
 VALIDATED_TIMES = 5  # measurements on the validation file, the last one included
 SNAPSHOTS_KEPT = 3  # of the ends of the last epochs, as OpenAI keeps them
 ROWS_A_CHUNK = 500
-COLUMNS = ("step", "train_loss", "valid_loss", "learning_rate", "grad_norm", "tokens_per_second")
+COLUMNS = {  # of the result file, and where each comes from
+    "step": "step",
+    "train_loss": "loss",
+    "valid_loss": "eval_loss",
+    "learning_rate": "learning_rate",
+    "grad_norm": "grad_norm",
+    "tokens_per_second": "tokens_per_second",
+    "train_mean_token_accuracy": "details__token_accuracy",
+    "valid_mean_token_accuracy": "eval_details__token_accuracy",
+}
 
 
 def dataset_name(job: FineTuningJob) -> str:
@@ -61,7 +71,8 @@ def _hyperparameters(job: FineTuningJob, version: DatasetVersion, tuning: str) -
     if "batch_size" in given:
         values |= {"batch_size": given["batch_size"], "gradient_accumulation": 1}
     if "learning_rate_multiplier" in given:
-        rate = _usual_rate(METHODS[Method(job.method)], tuning)
+        method, base = METHODS[Method(job.method)], job.base_revision
+        rate = recipes.usual_rate(method=method, tuning=tuning, base=base)
         values["learning_rate"] = rate * given["learning_rate_multiplier"]
     if "beta" in given:
         values["beta"] = given["beta"]
@@ -74,12 +85,6 @@ def _hyperparameters(job: FineTuningJob, version: DatasetVersion, tuning: str) -
     if tuning != Tuning.FULL:
         values.setdefault("snapshots_kept", SNAPSHOTS_KEPT)
     return values
-
-
-def _usual_rate(method: str, tuning: str) -> float:
-    """What the multiplier multiplies; a tuning that there is not is refused later."""
-    rates = LEARNING_RATES[method]
-    return rates.get(tuning, rates[Tuning.LORA])
 
 
 def _steps(version: DatasetVersion, values: Mapping[str, Any]) -> int:
@@ -104,8 +109,10 @@ def shown_hyperparameters(job: FineTuningJob) -> dict[str, Any]:
         known.append("beta")
     if job.run is None:
         return {name: job.hyperparameters.get(name, "auto") for name in known}
-    values = job.run.hyperparameters
-    rate = _usual_rate(job.run.method, job.run.tuning)
+    run, values = job.run, job.run.hyperparameters
+    rate = recipes.usual_rate(
+        method=run.method, tuning=run.tuning, base=run.base_revision, key=run.recipe
+    )
     found = {
         "n_epochs": math.ceil(values["epochs"]),
         "batch_size": values["batch_size"] * values["gradient_accumulation"],
@@ -117,11 +124,10 @@ def shown_hyperparameters(job: FineTuningJob) -> dict[str, Any]:
 
 def result_csv(run: TrainingRun) -> Iterator[bytes]:
     """What was measured, a line a step, in chunks. A cell is empty where nothing was."""
-    yield _lines([COLUMNS])
+    yield _lines([tuple(COLUMNS)])
     rows = TrainingMetric.objects.filter(run=run).order_by("step")
-    fields = ("step", "loss", "eval_loss", *COLUMNS[3:])
     chunk: list[tuple[Any, ...]] = []
-    for row in rows.values_list(*fields).iterator(chunk_size=ROWS_A_CHUNK):
+    for row in rows.values_list(*COLUMNS.values()).iterator(chunk_size=ROWS_A_CHUNK):
         chunk.append(row)
         if len(chunk) == ROWS_A_CHUNK:
             yield _lines(chunk)

@@ -74,6 +74,8 @@ class Snapshot:
     revision: Revision
     train_loss: float | None  # measured last by then
     valid_loss: float | None
+    train_accuracy: float | None  # of tokens; preference methods have none
+    valid_accuracy: float | None
 
 
 def list_snapshots(job: FineTuningJob) -> list[Snapshot]:
@@ -86,7 +88,8 @@ def list_snapshots(job: FineTuningJob) -> list[Snapshot]:
         lineage__training_run__id=str(run.pk),
         lineage__checkpoint_step__isnull=False,
     )
-    found = [(run.step, job.fine_tuned_model, run.result_revision)]
+    result_step = run.step if run.result_step is None else run.result_step
+    found = [(result_step, job.fine_tuned_model, run.result_revision)]
     for revision in rows.exclude(pk=run.result_revision.pk):
         step = int(revision.lineage["checkpoint_step"])
         found.append((step, names.checkpoint_name(job.fine_tuned_model, step), revision))
@@ -98,6 +101,8 @@ def list_snapshots(job: FineTuningJob) -> list[Snapshot]:
             revision=revision,
             train_loss=_last(run, "loss", step),
             valid_loss=_last(run, "eval_loss", step),
+            train_accuracy=_last(run, "details__token_accuracy", step),
+            valid_accuracy=_last(run, "eval_details__token_accuracy", step),
         )
         for step, name, revision in found
     ]

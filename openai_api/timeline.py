@@ -112,6 +112,8 @@ def _of_metric(job: FineTuningJob) -> Any:
             "total_steps": total,
             "train_loss": row.loss,
             "valid_loss": row.eval_loss,
+            "train_mean_token_accuracy": row.details.get("token_accuracy"),
+            "valid_mean_token_accuracy": row.eval_details.get("token_accuracy"),
             "learning_rate": row.learning_rate,
             "tokens_per_second": row.tokens_per_second,
         }

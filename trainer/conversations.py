@@ -159,5 +159,31 @@ def _check_message(path: Path, number: int, index: int, message: Any) -> dict[st
         content = ""
     if not isinstance(content, str):
         raise bad_line(path, number, f"{where} has no text content", remedy="give it a text")
+    try:
+        return as_rendered(message | {"content": content})
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise bad_line(
+            path,
+            number,
+            f"{where} has a tool call that cannot be read: {error!r}",
+            remedy='write {"function": {"name": "...", "arguments": "{...}"}}',
+        ) from error
+
+
+def as_rendered(message: dict[str, Any]) -> dict[str, Any]:
+    """A message as chat templates get it, here, where tokens are counted and where models are
+    served: without what templates do not know, and with the arguments of calls as objects. Given
+    a text a template would write it as it is, and an object in its own way of writing JSON."""
     kept = {key: value for key, value in message.items() if key != "weight"}
-    return kept | {"content": content}
+    kept["content"] = kept.get("content") or ""
+    if kept.get("tool_calls"):
+        kept["tool_calls"] = [_with_object(call) for call in kept["tool_calls"]]
+    return kept
+
+
+def _with_object(call: dict[str, Any]) -> dict[str, Any]:
+    function = call["function"]
+    arguments = function.get("arguments") or {}
+    if isinstance(arguments, str):
+        arguments = json.loads(arguments)
+    return call | {"function": function | {"arguments": arguments}}

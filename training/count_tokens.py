@@ -33,6 +33,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
 from common.texts import storable
+from trainer.conversations import as_rendered
 
 MEMORY_BYTES = 6 * 2**30  # of address space; Qwen's vocabulary of 250 k takes under 1 GiB
 AT_ONCE = 512  # lines
@@ -200,27 +201,15 @@ def conversations(row: dict[str, Any]) -> Iterator[tuple[list[dict[str, Any]], A
         given = row["input"]
         for name in ("preferred_output", "non_preferred_output"):
             messages = [*given["messages"], *row[name]]
-            yield [as_rendered(message) for message in messages], given.get("tools")
+            yield [_as_rendered(message) for message in messages], given.get("tools")
     else:
-        yield [as_rendered(message) for message in row["messages"]], row.get("tools")
+        yield [_as_rendered(message) for message in row["messages"]], row.get("tools")
 
 
-def as_rendered(message: dict[str, Any]) -> dict[str, Any]:
-    """A message without what templates do not know, its calls' arguments as objects."""
+def _as_rendered(message: dict[str, Any]) -> dict[str, Any]:
     if len(message) == 2 and message["content"] is not None:
-        return message
-    kept = {key: value for key, value in message.items() if key != "weight"}
-    kept["content"] = kept.get("content") or ""
-    if "tool_calls" in kept:
-        kept["tool_calls"] = [_as_object(call) for call in kept["tool_calls"]]
-    return kept
-
-
-def _as_object(call: dict[str, Any]) -> dict[str, Any]:
-    function = call["function"]
-    if isinstance(function["arguments"], str):
-        function = function | {"arguments": json.loads(function["arguments"])}
-    return call | {"function": function}
+        return message  # as nearly all are
+    return as_rendered(message)
 
 
 def said(error: Exception) -> str:

@@ -89,6 +89,9 @@ def _metrics(snapshot: Snapshot) -> Mapping[str, float]:
         "train_loss": snapshot.train_loss,
         "valid_loss": snapshot.valid_loss,
         "full_valid_loss": snapshot.valid_loss,  # all of the validation file is read, each time
+        "train_mean_token_accuracy": snapshot.train_accuracy,
+        "valid_mean_token_accuracy": snapshot.valid_accuracy,
+        "full_valid_mean_token_accuracy": snapshot.valid_accuracy,
     }
     return {name: value for name, value in measured.items() if value is not None}
 

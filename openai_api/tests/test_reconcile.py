@@ -9,11 +9,12 @@ from deployments.models import Deployment, Route
 from models_registry.choices import RevisionKind
 from models_registry.models import Revision
 from models_registry.tests.make import make_adapter_revision, make_revision
-from openai_api import base_models, names, reconcile, selectors, services
+from openai_api import base_models, names, planning, reconcile, selectors, services
 from openai_api.choices import JobStatus
 from openai_api.models import FineTuningJob, JobEvent
 from openai_api.services.files import open_file
 from openai_api.tests.make import make_base, make_file, make_job
+from training import recipes
 from training.choices import RunStatus
 from training.models import DatasetVersion, TrainingMetric, TrainingRun
 from training.tests.make import chat_lines
@@ -70,7 +71,9 @@ def test_files_become_a_dataset_version_and_a_run(tmp_path: Path) -> None:
     }
     values = run.hyperparameters
     assert (values["epochs"], values["batch_size"], values["seed"]) == (2.0, 4, 7)
-    assert values["learning_rate"] == pytest.approx(1e-4)
+    usual = recipes.usual_rate(method="sft", tuning="lora", base=job.base_revision)
+    assert values["learning_rate"] == pytest.approx(0.5 * usual)
+    assert planning.shown_hyperparameters(job)["learning_rate_multiplier"] == 0.5
     assert step(job).run == run, "a second step makes no second run"
 
 

@@ -5,10 +5,13 @@ from. `default_for` is the default of the wizard and of every API alike.
 """
 
 from common.errors import InvalidInput
+from models_registry.models import Revision
+from trainer.spec import LEARNING_RATES
+from training.choices import Tuning
 from training.recipes.book import RECIPES
 from training.recipes.recipe import Recipe, Setting
 
-__all__ = ["Recipe", "Setting", "choose", "default_for", "find", "list_recipes"]
+__all__ = ["Recipe", "Setting", "choose", "default_for", "find", "list_recipes", "usual_rate"]
 
 
 def default_for(
@@ -65,3 +68,16 @@ def choose(
             remedy="Use a recipe of the run's method and tuning, or none.",
         )
     return recipe
+
+
+def usual_rate(*, method: str, tuning: str, base: Revision, key: str = "") -> float:
+    """The learning rate of a run that names none: the recipe's (of `key`, or the default for the
+    base), else the trainer's own. A tuning that there is not has LoRA's."""
+    recipe = next((one for one in RECIPES if one.key == key), None) or default_for(
+        method=method, tuning=tuning, model_type=base.model_type, parameters=base.parameter_count
+    )
+    rate = None
+    if recipe is not None:
+        rate = recipe.values_for(parameters=base.parameter_count).get("learning_rate")
+    rates = LEARNING_RATES[method]
+    return float(rate or rates.get(tuning, rates[Tuning.LORA]))

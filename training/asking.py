@@ -87,6 +87,25 @@ def ask(
     return asyncio.run(_ask(questions, base_url, secret, max_tokens, seconds))
 
 
+def greet(model_name: str, *, base_url: str, secret: str) -> str | Wait:
+    """The id of the revision that a model's name stands for now ("" if it is none of the registry);
+    or why nobody answers."""
+    body = {"model": model_name, "prompt": "Hello", "max_tokens": 1}
+    try:
+        response = httpx.post(
+            f"{base_url}/v1/completions",
+            json=body,
+            headers={"Authorization": f"Bearer {secret}"},
+            timeout=TIMEOUT_SECONDS,
+            trust_env=False,
+        )
+    except httpx.HTTPError as error:
+        return Wait(0, f"The gateway cannot be reached: {error}")
+    if response.status_code != 200:
+        return Wait(response.status_code, _message(response))
+    return str(response.headers.get(REVISION_HEADER, ""))
+
+
 async def _ask(
     questions: Sequence[Question], base_url: str, secret: str, max_tokens: int, seconds: float
 ) -> Outcome:

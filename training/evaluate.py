@@ -17,6 +17,7 @@ from models_registry import storage
 from models_registry.models import Revision
 from training import asking, chat_lines, judging, results, scoring
 from training.asking import Outcome, Question, Reply, Wait
+from training.benchmarks import stepping
 from training.choices import EVALUATION_OVER, EvaluationStatus
 from training.metrics import reading
 from training.metrics.scorer import Scorer
@@ -49,6 +50,8 @@ def step_evaluation(evaluation_id: UUID, *, now: datetime) -> bool:
             return False
         if evaluation.status == E.PENDING:
             return _begin(evaluation, now=now)
+        if stepping.is_benchmark(evaluation):
+            return stepping.step(evaluation, now=now)
         try:
             waits = _ask_for_a_while(evaluation, now=now)
             is_over = next(_questions(evaluation), None) is None

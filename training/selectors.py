@@ -6,6 +6,7 @@ from django.db.models import Count, Max, QuerySet
 
 from accounts.models import Organization
 from common.errors import NotFound
+from training.choices import DatasetKind
 from training.models import (
     Checkpoint,
     Dataset,
@@ -71,6 +72,7 @@ def list_evaluation_splits(organization: Organization) -> dict[str, DatasetSplit
     of 64 MiB together. What is learnt from should hold none of their lines."""
     asked = Evaluation.objects.of(organization).values("split")
     rows = DatasetSplit.objects.filter(pk__in=asked).exclude(name=LEARNT)
+    rows = rows.exclude(version__kind=DatasetKind.LM_TASK)  # whose lines have any names
     found: dict[str, DatasetSplit] = {}
     blobs: set[str] = set()
     size = 0

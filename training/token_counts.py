@@ -28,7 +28,7 @@ class CannotCount(Exception):
 
 
 @contextmanager
-def tokenizer_folder(revision: Revision) -> Iterator[Path]:
+def tokenizer_folder(revision: Revision, *, needs_template: bool = True) -> Iterator[Path]:
     """A scratch folder with what the counting program needs. Raises CannotCount."""
     blobs = {
         artifact.path: artifact.blob_id
@@ -37,7 +37,7 @@ def tokenizer_folder(revision: Revision) -> Iterator[Path]:
     if "tokenizer.json" not in blobs:
         raise CannotCount(f"{revision} has no tokenizer.json")
     template, context = _template(blobs)
-    if not template:
+    if needs_template and not template:
         raise CannotCount(f"{revision} has no chat template")
     with tempfile.TemporaryDirectory(prefix="tokens-") as name:
         folder = Path(name)

@@ -208,6 +208,11 @@ FACTORY_MAX_UPLOAD_BYTES = 2 * 2**30
 # and started again from its last checkpoint.
 FACTORY_TRAINER_SILENCE_SECONDS = float(os.environ.get("FACTORY_TRAINER_SILENCE_SECONDS", "60"))
 
+# A folder of folders, each a benchmark task (a YAML and its documents) that every organization may
+# take; and how long one model may be asked one task.
+FACTORY_BENCHMARKS = os.environ.get("FACTORY_BENCHMARKS", "")
+FACTORY_BENCHMARK_SECONDS = float(os.environ.get("FACTORY_BENCHMARK_SECONDS", "14400"))
+
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [
         "accounts.api.authentication.ApiKeyAuthentication",

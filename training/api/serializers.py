@@ -164,6 +164,15 @@ class EvaluationRequest(serializers.Serializer):
         help_text='Measures beside exact match and fields, each {"kind": ..., options}: '
         "GET evaluation-metrics/ lists them.",
     )
+    num_fewshot = serializers.IntegerField(
+        required=False,
+        allow_null=True,
+        default=None,
+        help_text="Of a benchmark task: examples before each question, if not as many as it says.",
+    )
+    as_chat = serializers.BooleanField(
+        default=False, help_text="Of a benchmark task: ask in the model's chat template."
+    )
 
 
 class EvaluationBody(serializers.ModelSerializer):
@@ -178,9 +187,15 @@ class EvaluationBody(serializers.ModelSerializer):
         child=serializers.JSONField(),
         read_only=True,
         help_text="By model: examples, exact_match, valid_json, fields, metrics (all of them by "
-        "name), errors, completion_tokens.",
+        "name), errors, completion_tokens; of a benchmark task metrics, named "
+        "lm.<task>.<metric>, and stderr.",
     )
     metrics = serializers.ListField(child=serializers.JSONField(), read_only=True)
+    settings = serializers.DictField(
+        child=serializers.JSONField(),
+        read_only=True,
+        help_text="Of a benchmark task: num_fewshot, as_chat where they were asked for.",
+    )
     comparisons = serializers.DictField(
         child=serializers.JSONField(),
         read_only=True,
@@ -206,6 +221,7 @@ class EvaluationBody(serializers.ModelSerializer):
             "limit",
             "max_tokens",
             "metrics",
+            "settings",
             "examples_total",
             "answers_done",
             "judgements_total",

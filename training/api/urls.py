@@ -2,7 +2,7 @@
 
 from django.urls import URLPattern, URLResolver, path
 
-from training.api.views import datasets, evaluations, gates, plans, runs, token_counts
+from training.api.views import benchmarks, datasets, evaluations, gates, plans, runs, token_counts
 
 VERSION = "dataset-versions/<uuid:version_id>/"
 RUN = "training-runs/<uuid:run_id>/"
@@ -31,6 +31,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path(f"{RUN}events/", runs.RunEvents.as_view()),
     path(f"{RUN}checkpoints/", runs.RunCheckpoints.as_view()),
     path(f"{RUN}log/", runs.RunLog.as_view()),
+    path("benchmark-tasks/", benchmarks.TaskList.as_view()),
     path("evaluations/", evaluations.EvaluationList.as_view()),
     path(EVALUATION, evaluations.EvaluationDetail.as_view()),
     path(f"{EVALUATION}cancel/", evaluations.EvaluationCancel.as_view()),

@@ -219,7 +219,8 @@ class _Asking:
             gen_kwargs=copy.deepcopy(gen_kwargs) or {},
             seed=SEED,
         )
-        payload.pop("stop") if not payload.get("stop") else None
+        if not payload.get("stop"):
+            payload.pop("stop", None)
         async with sem:
             body = await self._post(session, payload)
         if generate:

@@ -77,7 +77,7 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
             raise _refusal("", "It refers to an anchor.", "Write the value out.")
-        event = self.peek_event()
+        event = self.peek_event()  # type: ignore[no-untyped-call]
         if getattr(event, "tag", None) is not None:
             tag = str(event.tag)
             remedy = "Nothing of a task is run as Python; use a template or plain values."
@@ -128,12 +128,6 @@ def metric_name(task_name: str, key: str) -> str:
     """`acc,none` of lm-eval as a flat name: `lm.<task>.acc`; another filter's goes at the end."""
     metric, _, kept = key.partition(",")
     return f"lm.{task_name}.{metric}" + (f".{kept}" if kept not in ("", "none") else "")
-
-
-def lower_is_better(metric: str) -> bool:
-    """Of a flat name of a benchmark."""
-    parts = metric.split(".")
-    return len(parts) > 2 and parts[0] == "lm" and parts[2] in LOWER
 
 
 def _parse(raw: bytes) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What people ask of training: datasets, runs, evaluations. Rows say what is wanted."""
 
+from training.services.benchmarks import adopt_task, list_offered, upload_task
 from training.services.counting import count_tokens
 from training.services.datasets import (
     AT_ONCE_BYTES,
@@ -30,14 +31,17 @@ __all__ = [
     "DatasetNameTaken",
     "EvaluationIsOver",
     "RunIsOver",
+    "adopt_task",
     "cancel_evaluation",
     "cancel_training_run",
     "count_tokens",
     "create_dataset",
     "create_evaluation",
     "create_training_run",
+    "list_offered",
     "pause_training_run",
     "resume_training_run",
     "set_alias_gate",
+    "upload_task",
     "upload_version",
 ]

@@ -21,6 +21,7 @@ from training.services.datasets import check_name
 MAX_MODELS = 8
 MAX_TOKENS = 32_768
 NAME_CHARACTERS = 200
+MAX_FEWSHOT = 100
 
 
 class EvaluationIsOver(DomainError):
@@ -37,14 +38,17 @@ def create_evaluation(
     limit: int | None = None,
     max_tokens: int = 128,
     metrics: Sequence[Mapping[str, Any]] = (),
+    num_fewshot: int | None = None,
+    as_chat: bool = False,
     actor: audit.Actor = audit.SYSTEM,
     now: datetime,
 ) -> Evaluation:
     """Want models compared, the baseline first, by the names that clients call them by.
 
     `model@alias` stands for the name under which the revision of that alias is served. `metrics`
-    are measured beside exact match and fields (training/metrics/reading.py). A model that is not
-    ready yet is waited for. Raises InvalidInput with the field at fault, NotFound for a dataset
+    are measured beside exact match and fields (training/metrics/reading.py). Of a benchmark task
+    lm-eval measures what the task says, with `num_fewshot` examples before each question (None: as
+    the task has it), as chats where `as_chat`. A model that is not ready yet is waited for. Raises InvalidInput with the field at fault, NotFound for a dataset
     that the organization may not see.
     """
     model_names = [served.resolve(organization, model_name) for model_name in model_names]
@@ -53,6 +57,7 @@ def create_evaluation(
     _check_models(model_names)
     measured = reading.read(metrics)
     _check_pairs(measured, model_names)
+    options = _benchmark_options(row, measured, num_fewshot=num_fewshot, as_chat=as_chat)
     if limit is not None and limit < 1:
         raise InvalidInput("No examples at all.", field="limit", remedy="Give 1 or more.")
     if not 1 <= max_tokens <= MAX_TOKENS:
@@ -68,6 +73,7 @@ def create_evaluation(
             split=row,
             model_names=list(model_names),
             metrics=reading.write(measured),
+            settings=options,
             limit=limit,
             max_tokens=max_tokens,
             examples_total=min(row.examples, limit or row.examples),
@@ -139,13 +145,57 @@ def find_split(organization: Organization, version_id: UUID, name: str) -> Datas
             remedy=f"Use one of {', '.join(splits)}.",
         )
     found = splits[name]
-    if found.version.kind != "chat":
+    if found.version.kind == "lm_task":
+        asked = found.version.report["evaluated_split"]
+        if name != asked:
+            raise InvalidInput(
+                f"The task asks its split {asked}.", field="split", remedy=f"Use {asked}."
+            )
+    elif found.version.kind != "chat":
         raise InvalidInput(
             f"{found.version} has lines of kind {found.version.kind}, which ask no questions.",
             field="dataset_version",
             remedy="Use a dataset of conversations that end with the expected answer.",
         )
     return found
+
+
+def _benchmark_options(
+    split: DatasetSplit,
+    metrics: Sequence[reading.Metric],
+    *,
+    num_fewshot: int | None,
+    as_chat: bool,
+) -> dict[str, Any]:
+    """As the evaluation keeps them: none where the split is of no benchmark."""
+    if split.version.kind != "lm_task":
+        if num_fewshot is not None or as_chat:
+            raise InvalidInput(
+                f"{split.version} is no benchmark task.",
+                field="num_fewshot" if num_fewshot is not None else "as_chat",
+                remedy="Leave it out.",
+            )
+        return {}
+    if metrics:
+        raise InvalidInput(
+            "A benchmark task has measures of its own.", field="metrics", remedy="Leave it out."
+        )
+    if num_fewshot is not None and not 0 <= num_fewshot <= MAX_FEWSHOT:
+        raise InvalidInput(
+            "It is out of range.", field="num_fewshot", remedy=f"Give 0 to {MAX_FEWSHOT}."
+        )
+    task = split.version.report["task"]
+    if num_fewshot and not (task.get("fewshot_split") or task.get("training_split")):
+        raise InvalidInput(
+            "The task has no split that examples come from.",
+            field="num_fewshot",
+            remedy="Leave it out, or upload the task with a fewshot_split.",
+        )
+    return {
+        name: value
+        for name, value in {"num_fewshot": num_fewshot, "as_chat": as_chat}.items()
+        if value not in (None, False)
+    }
 
 
 def _check_pairs(metrics: Sequence[reading.Metric], names: Sequence[str]) -> None:

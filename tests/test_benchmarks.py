@@ -165,7 +165,6 @@ def test_what_was_answered_before_a_worker_was_lost_is_not_asked_again(served, m
 
     with monkeypatch.context() as patched:
         patched.setattr(running, "keep_samples", die)
-        patched.setattr(running.scratch, "clear", die)
         with pytest.raises(Died):
             evaluate.step_evaluation(evaluation.pk, now=timezone.now())
     Evaluation.objects.filter(pk=evaluation.pk).update(leased_until=timezone.now())

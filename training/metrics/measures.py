@@ -25,7 +25,15 @@ FIELD = "field."
 SHOWN_CHARACTERS = 60  # of a pattern or rubric in a label
 # Of loss and what follows from it less is better, whoever measured it and of whichever task.
 LOWER_IS_BETTER = frozenset(
-    {"loss", "perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte"}
+    {
+        "loss",
+        "perplexity",
+        "word_perplexity",
+        "byte_perplexity",
+        "bits_per_byte",
+        "brier_score",
+        "ter",
+    }
 )
 
 
@@ -99,7 +107,10 @@ def scores_of(metric: Metric) -> tuple[str, ...]:
 
 def is_lower_better(name: str) -> bool:
     """By a score's name or key, a task's before it or none: `wikitext.word_perplexity`."""
-    return name.partition("#")[0].rpartition(".")[2] in LOWER_IS_BETTER
+    parts = name.partition("#")[0].split(".")
+    if parts[0] == "lm" and len(parts) > 2:  # lm.<task>.<metric>, and perhaps a filter's name
+        return parts[2] in LOWER_IS_BETTER
+    return parts[-1] in LOWER_IS_BETTER
 
 
 def _find_one(metrics: Sequence[Metric], name: str) -> Measure:

@@ -16,6 +16,7 @@ from django.utils.translation import gettext as _
 
 WIDTH, HEIGHT = 1000.0, 400.0
 MAX_POINTS = 300
+BAR_NAMES = 12  # under so many bars each has its name; else some
 LINES = 8  # colours and strokes that the stylesheet has
 
 Point = tuple[float, float]
@@ -56,6 +57,11 @@ class Chart:
     width: float = WIDTH
     height: float = HEIGHT
     csv_url: str = ""
+
+    @property
+    def has_bars(self) -> bool:
+        """Its ticks then stand under the bars, not at the ends."""
+        return any(line.bars for line in self.series)
 
 
 def line_chart(
@@ -150,7 +156,7 @@ def bar_chart(
         title=title,
         x_title=x_title,
         y_title=y_title,
-        x_ticks=[names[0], names[-1]] if len(names) > 1 else names,
+        x_ticks=names if len(names) <= BAR_NAMES else _some(names),
         y_ticks=[short_number(tick) for tick in reversed(y_ticks)],
         grid=[HEIGHT * part / (len(y_ticks) - 1) for part in range(len(y_ticks))],
         series=[DrawnSeries(label=label, css="series-1", path="", bars=drawn)],
@@ -167,6 +173,12 @@ def bar_chart(
         empty=False,
         csv_url=csv_url,
     )
+
+
+def _some(names: Sequence[str]) -> list[str]:
+    """The names with all but every so many left blank."""
+    every = math.ceil(len(names) / 6)
+    return [name if index % every == 0 else "" for index, name in enumerate(names)]
 
 
 def smoothed(points: Sequence[Point], *, weight: float = 0.85) -> list[Point]:

@@ -11,7 +11,9 @@ from training.models import DatasetSplit, DatasetVersion
 
 VALUES_SHOWN = 8
 FIELDS_SHOWN = 12
-LENGTHS_SHOWN = 6
+LIMITS = tuple(2**power for power in range(8, 16))  # tokens; counting tells what is longer
+USUAL_LIMIT = 2048
+LEAKS = ("leak", "leak_near", "leak_question")
 
 
 @dataclass(frozen=True)
@@ -47,18 +49,54 @@ def histogram(split: DatasetSplit, figures: dict[str, Any]) -> charts.Chart | No
         x_title=_("Tokens, up to"),
         y_title=_("Examples"),
         label=_("Examples"),
-        bars=[(f"{bound:,}", float(counts.get(bound, 0))) for bound in bounds],
+        bars=[(_short(bound), float(counts.get(bound, 0))) for bound in bounds],
     )
 
 
-def cut_shares(examples: int, figures: dict[str, Any]) -> list[tuple[int, int, float]]:
-    """(length limit, examples longer than that, their share), up to the first that cuts none."""
-    found = []
-    for length, over in figures.get("over", ()):
-        found.append((length, over, over / max(1, examples)))
-        if not over:
-            break
-    return found[-LENGTHS_SHOWN:]
+def _short(bound: int) -> str:
+    """Powers of two as they are spoken of: 512, 1k, 32k."""
+    return f"{bound // 1024}k" if bound >= 1024 else str(bound)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What a length limit would take away from a split."""
+
+    examples: int
+    share: float
+    tokens_lost: int
+    token_share: float
+
+
+def cut_at(examples: int, figures: dict[str, Any], limit: int) -> Cut | None:
+    """At one of `LIMITS`; None where the tokens were not counted."""
+    over, kept = (dict(map(tuple, figures.get(name, ()))) for name in ("over", "kept"))
+    if limit not in over:
+        return None
+    total = figures.get("token_count") or 0
+    lost = max(total - kept.get(limit, total), 0)
+    return Cut(over[limit], over[limit] / max(1, examples), lost, lost / max(1, total))
+
+
+@dataclass(frozen=True)
+class Leak:
+    """Examples that two splits of the version share; `kind` leads to their lines."""
+
+    left: str
+    right: str
+    examples: int
+    kind: str
+
+
+def leaks(version: DatasetVersion) -> list[Leak]:
+    names = {split.name for split in version.splits.all()}
+    counts = version.report.get("findings", {})
+    kind = next((one for one in LEAKS if counts.get(one)), "")
+    return [
+        Leak(*one["splits"], one["examples"], kind)
+        for one in version.report.get("leakage", ())
+        if set(one["splits"]) <= names
+    ]
 
 
 def label_fields(version: DatasetVersion, split: str) -> list[LabelField]:

@@ -101,7 +101,16 @@ SEVERITIES: dict[str, str | Promise] = {
     "info": _("For information"),
 }
 ICONS = {"bad": "cross", "warn": "alert", "info": "info"}
-SHOWS_BOTH = {"leak", "leak_near", "leak_question", "duplicate", "near_duplicate", "contradiction"}
+SHOWS_BOTH = {
+    "leak",
+    "leak_near",
+    "leak_question",
+    "evaluation_leak",
+    "evaluation_leak_near",
+    "duplicate",
+    "near_duplicate",
+    "contradiction",
+}
 
 
 @dataclass(frozen=True)

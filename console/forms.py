@@ -6,16 +6,13 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from django import forms
-from django.core.files.uploadedfile import UploadedFile
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
 from accounts.choices import Role, Scope
 from accounts.models import User
 from models_registry.choices import SourceKind, Visibility
-from training.services import FORMATS
 
-DATA_FILES = ".jsonl,.json,.csv,.tsv,.parquet"
 Choices = Sequence[tuple[str, str | Promise]]
 
 
@@ -127,133 +124,6 @@ class KeyForm(forms.Form):
         cleaned: dict[str, Any] = super().clean() or {}
         cleaned.setdefault("allowed_models", [])
         return cleaned
-
-
-class ManyFilesInput(forms.FileInput):
-    allow_multiple_selected = True
-
-
-class ManyFilesField(forms.FileField):
-    """Any number of files; cleans to a list."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(widget=ManyFilesInput, **kwargs)
-
-    def clean(self, data: Any, initial: Any = None) -> list[UploadedFile[Any]]:
-        files = data if isinstance(data, list | tuple) else [data] if data else []
-        return [super(ManyFilesField, self).clean(one, initial) for one in files]
-
-
-class DatasetForm(forms.Form):
-    """A new dataset, or with `dataset` fixed a new version of it."""
-
-    name = forms.CharField(
-        label=_("Name"),
-        max_length=96,
-        help_text=_("Letters, digits, dots, hyphens and underscores."),
-    )
-    description = forms.CharField(
-        label=_("Description"), required=False, widget=forms.Textarea(attrs={"rows": 2})
-    )
-    train = forms.FileField(
-        label=_("Lines to learn from"),
-        widget=forms.FileInput(attrs={"accept": DATA_FILES}),
-        help_text=_(
-            "JSON lines (OpenAI chat or preference, TRL, prompt and completion, Alpaca, ShareGPT), "
-            "one JSON list, CSV or Parquet."
-        ),
-    )
-    heldout = forms.FileField(
-        label=_("Held-out lines"),
-        required=False,
-        widget=forms.FileInput(attrs={"accept": DATA_FILES}),
-        help_text=_("Never learnt from; evaluations ask these."),
-    )
-    more = ManyFilesField(
-        label=_("More splits"),
-        required=False,
-        help_text=_("Each file becomes a split with the name of the file."),
-    )
-    held_out = forms.FloatField(
-        label=_("Or hold out lines of the first file"),
-        required=False,
-        min_value=0,
-        widget=forms.NumberInput(attrs={"step": "any"}),
-        help_text=_("A share such as 0.1, or a number of lines. Empty: none."),
-    )
-    group_by = forms.CharField(
-        label=_("Keep lines together by"),
-        required=False,
-        max_length=200,
-        help_text=_("A field of the rows, such as customer_id: its lines are never torn apart."),
-    )
-    seed = forms.IntegerField(
-        label=_("Seed"),
-        required=False,
-        min_value=0,
-        help_text=_("The same seed holds out the same lines."),
-    )
-    format = forms.ChoiceField(
-        label=_("Format"),
-        required=False,
-        choices=[("", _("By the first line")), *((name, name) for name in FORMATS)],
-    )
-    columns = forms.CharField(
-        label=_("Columns"),
-        required=False,
-        widget=forms.Textarea(attrs={"rows": 2}),
-        help_text=_(
-            "For CSV and Parquet whose columns have other names: prompt=question, "
-            "completion=answer. Empty: usual names are known."
-        ),
-    )
-    tokenizer = forms.ChoiceField(
-        label=_("Count tokens as"),
-        required=False,
-        help_text=_("The model whose tokenizer and chat template count the tokens."),
-    )
-
-    def __init__(
-        self, *args: Any, tokenizers: Choices, is_version: bool = False, **kwargs: Any
-    ) -> None:
-        super().__init__(*args, **kwargs)
-        choices = [*tokenizers, ("", _("Do not count"))]
-        self.fields["tokenizer"].choices = choices  # type: ignore[attr-defined]
-        if is_version:
-            del self.fields["name"], self.fields["description"]
-
-    def splits(self) -> dict[str, UploadedFile[Any]]:
-        """The files by the names of their splits."""
-        found = {"train": self.cleaned_data["train"]}
-        if self.cleaned_data["heldout"]:
-            found["heldout"] = self.cleaned_data["heldout"]
-        for file in self.cleaned_data["more"]:
-            found[(file.name or "").rsplit(".", 1)[0].lower().replace(" ", "-")] = file
-        return found
-
-    def clean_columns(self) -> str:
-        text: str = self.cleaned_data["columns"]
-        for part in filter(str.strip, text.replace("\n", ",").split(",")):
-            if "=" not in part:
-                raise forms.ValidationError(_("Write field=column, such as prompt=question."))
-        return text
-
-    def mapping(self) -> dict[str, str]:
-        """Columns by field."""
-        parts = filter(str.strip, self.cleaned_data["columns"].replace("\n", ",").split(","))
-        pairs = (part.partition("=") for part in parts)
-        return {field.strip(): column.strip() for field, _sign, column in pairs}
-
-    def split_plan(self) -> dict[str, Any]:
-        """How lines are held out; empty for not at all."""
-        amount = self.cleaned_data["held_out"]
-        if not amount:
-            return {}
-        return {
-            "held_out": {"heldout": int(amount) if amount >= 1 else amount},
-            "seed": self.cleaned_data["seed"] or 0,
-            "group_by": self.cleaned_data["group_by"],
-        }
 
 
 class ScaleForm(forms.Form):

@@ -39,6 +39,8 @@ POSTS = {  # answer to POST alone
     "playground_answer",
     "key_revoke",
     "load_test_cancel",
+    "dataset_columns",
+    "dataset_version_count",
     "member_remove",
     "node_cordon",
     "node_uncordon",

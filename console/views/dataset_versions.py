@@ -1,220 +1,199 @@
-"""One dataset version: what the check found, the lines it speaks of, what is in it."""
+"""One dataset version: what the check found, what is in it, what training on it would take."""
 
 from typing import Any
 from uuid import UUID
 
-from django.http import Http404, HttpResponse
-from django.shortcuts import get_object_or_404
+from django.core.paginator import Paginator
+from django.http import HttpResponse
 from django.urls import reverse
+from django.utils.http import urlencode
 from django.utils.translation import gettext as _
+from django.views.decorators.http import require_POST
 
-from console import dataset_report, findings, tables
-from console.pages import ConsoleRequest, console_page, show, show_live
-from training import selectors
-from training.choices import VersionStatus
-from training.lines import read_lines
-from training.models import Dataset, DatasetFinding, DatasetSplit, DatasetVersion
+from accounts.choices import Capability
+from common.errors import DomainError
+from console import dataset_plan, dataset_report, findings, offers
+from console.dataset_pages import crumbs_of, find_version, title_of
+from console.pages import ConsoleRequest, console_page, done, refuse, show_live
+from training import selectors, services
+from training.choices import CountStatus, VersionStatus
+from training.models import DatasetSplit, DatasetVersion, TokenCount
 
-ERRORS_SHOWN = 100
-AROUND = 3  # lines before and after the one asked for
-LINES_SHOWN = 10
+ERRORS_A_PAGE = 25
+TRAIN = "train"
 
 
 @console_page()
 def version_detail(request: ConsoleRequest, version_id: UUID) -> HttpResponse:
-    version = _version(request, version_id)
-    report = version.report
-    splits = [
-        {
-            "row": split,
-            "checked": figures,
-            "chart": dataset_report.histogram(split, figures),
-            "cuts": dataset_report.cut_shares(split.examples, figures),
-            "labels": dataset_report.label_fields(version, split.name),
-        }
-        for split in sorted(version.splits.all(), key=lambda one: (one.name != "train", one.name))
-        if (figures := report.get("splits", {}).get(split.name, {})) is not None
-    ]
-    counts = dict(report.get("findings", {}))
-    counts |= dict.fromkeys(["longest"], 0)
+    version = find_version(request, version_id)
+    is_checking = version.status == VersionStatus.CHECKING
+    context = {
+        "title": title_of(version),
+        "crumbs": crumbs_of(version)[:-1],
+        "actions": "console/datasets/_version_actions.html",
+        "version": version,
+        "is_checking": is_checking,
+        "is_ready": version.status == VersionStatus.READY,
+        "report": version.report,
+        "sources": version.sources.all(),
+    }
+    is_moving = is_checking
+    if is_checking:
+        context["pace"] = _pace(request, version)
+    elif version.status == VersionStatus.READY:
+        counted = _counted(request, version)
+        context |= _figures(request, version, counted)
+        is_moving = counted is not None and counted.status == CountStatus.COUNTING
+    else:
+        context |= _errors(request, version)
     return show_live(
         request,
         "console/datasets/version.html",
         "components/dataset_version.html",
-        {
-            "title": _title(version),
-            "crumbs": _crumbs(version)[:-1],
-            "actions": "console/datasets/_version_actions.html",
-            "version": version,
-            "is_checking": version.status == VersionStatus.CHECKING,
-            "is_ready": version.status == VersionStatus.READY,
-            "splits": splits,
-            "examples": sum(one["row"].examples for one in splits),
-            "tokens": _token_sum([one["row"].token_count for one in splits]),
-            "report": report,
-            "groups": findings.grouped(counts),
-            "found": sum(counts.values()),
-            "errors": report.get("errors", [])[:ERRORS_SHOWN],
-            "sources": version.sources.all(),
-            "runs": version.training_runs.order_by("-created_at")[:10],
-        },
-        moving=version.status == VersionStatus.CHECKING,
+        context,
+        moving=is_moving,
     )
 
 
-@console_page()
-def version_findings(request: ConsoleRequest, version_id: UUID) -> HttpResponse:
-    """The lines of one kind of finding; what is alike stands side by side."""
-    version = _version(request, version_id)
-    kind = request.GET.get("kind", "")
-    counts = dict(version.report.get("findings", {}))
-    listed = selectors.list_findings(version, kind=kind)
-    if kind and kind not in findings.WORDS:
-        raise Http404
-    table = tables.make_table(
-        request,
-        label=_("Findings"),
-        columns=[
-            tables.Column(_("Split")),
-            tables.Column(_("Line"), numeric=True),
-            tables.Column(_("What was found")),
-        ],
-        rows=listed,
-        row_template="console/datasets/_finding.html",
-        filtered=bool(kind),
-        page_size=10 if kind in findings.SHOWS_BOTH else tables.PAGE_SIZE,
-    )
-    splits = {split.name: split for split in version.splits.all()}
-    for row in table.page:
-        _dress(request, row, splits)
-    about = findings.row_of(kind, counts.get(kind, 0)) if kind else None
-    return show(
-        request,
-        "console/datasets/findings.html",
-        {
-            "title": about.title if about else _("Findings"),
-            "lede": about.remedy if about else "",
-            "crumbs": _crumbs(version),
-            "version": version,
-            "about": about,
-            "table": table,
-            "groups": findings.grouped(counts),
-            "kind": kind,
-        },
-    )
-
-
-@console_page()
-def version_lines(request: ConsoleRequest, version_id: UUID) -> HttpResponse:
-    """Lines of a split as conversations, from the one asked for on, with some before it."""
-    version = _version(request, version_id)
-    splits = {split.name: split for split in version.splits.all()}
-    wanted = request.GET.get("split", "")
-    split = splits.get(wanted) or splits.get("train") or next(iter(splits.values()), None)
-    if split is None:
-        raise Http404
-    asked = request.GET.get("line", "1")
-    line = min(int(asked), split.examples) if asked.isdecimal() and len(asked) < 10 else 1
-    first = max(1, line - AROUND)
-    marked = {
-        finding.line: finding
-        for finding in DatasetFinding.objects.filter(
-            version=version, split=split.name, line__range=(first, first + LINES_SHOWN)
-        ).exclude(kind="longest")
-    }
-    shown = [
-        {
-            "number": found.number,
-            "turns": dataset_report.turns(found.row),
-            "is_cut": found.is_cut,
-            "is_asked": found.number == line and "line" in request.GET,
-            "finding": findings.row_of(marked[found.number].kind, 1)
-            if found.number in marked
-            else None,
-        }
-        for found in read_lines(split, first, LINES_SHOWN)
-    ]
-    last = first + len(shown) - 1
-    return show(
-        request,
-        "console/datasets/lines.html",
-        {
-            "title": _("Lines of %(split)s") % {"split": split.name},
-            "crumbs": _crumbs(version),
-            "version": version,
-            "split": split,
-            "splits": list(splits.values()),
-            "lines": shown,
-            "line": line,
-            "before": max(1, first - LINES_SHOWN + AROUND) if first > 1 else None,
-            "after": last + 1 + AROUND if last < split.examples else None,
-        },
-    )
-
-
-def _version(request: ConsoleRequest, version_id: UUID) -> DatasetVersion:
-    rows = DatasetVersion.objects.filter(dataset__in=Dataset.objects.of(request.organization))
-    return get_object_or_404(
-        rows.select_related("dataset").prefetch_related("splits"), pk=version_id
-    )
-
-
-def _title(version: DatasetVersion) -> str:
-    return _("%(name)s, version %(number)s") % {
-        "name": version.dataset.name,
-        "number": version.number,
-    }
-
-
-def _crumbs(version: DatasetVersion) -> list[dict[str, str]]:
-    return [
-        {"label": _("Datasets"), "url": reverse("console:datasets")},
-        {
-            "label": version.dataset.name,
-            "url": reverse("console:dataset", args=[version.dataset_id]),
-        },
-        {
-            "label": _("Version %(number)s") % {"number": version.number},
-            "url": reverse("console:dataset_version", args=[version.pk]),
-        },
-    ]
-
-
-def _dress(request: ConsoleRequest, row: Any, splits: dict[str, DatasetSplit]) -> None:
-    """Add what the row's template shows: the words of its kind, and both lines if it has two."""
-    row.about = findings.row_of(row.kind, 1)
-    row.has_lines = row.split in splits and row.line > 0
-    row.other_name = row.other_split
-    row.other_version_id = row.version_id
-    if row.other_split and row.other_split not in splits:
-        other = _foreign_split(request, row.other_split)
-        if other is not None:
-            row.other_name, row.other_version_id = str(other), other.version_id
-            row.other_split = other.name
-    if row.kind in findings.SHOWS_BOTH and row.has_lines and row.other_split in splits:
-        sides = ((row.split, row.line), (row.other_split, row.other_line))
-        row.both = [
-            {
-                "name": name,
-                "line": line,
-                "turns": [
-                    turn
-                    for found in read_lines(splits[name], line, 1)
-                    for turn in dataset_report.turns(found.row)
-                    if turn.role != "system"
-                ],
-            }
-            for name, line in sides
-        ]
-
-
-def _foreign_split(request: ConsoleRequest, split_id: str) -> DatasetSplit | None:
+@require_POST
+@console_page(Capability.DEVELOP)
+def version_count(request: ConsoleRequest, version_id: UUID) -> HttpResponse:
+    """Ask for the tokens as another model counts them."""
+    version = find_version(request, version_id)
+    to = reverse("console:dataset_version", args=[version.pk])
+    asked = request.POST.get("tokenizer", "")
     try:
-        key = UUID(split_id)
+        row = services.count_tokens(
+            organization=request.organization,
+            version_id=version.pk,
+            revision_id=UUID(asked),
+            actor=request.actor,
+            now=request.now,
+        )
+    except ValueError:
+        return done(request, _("Choose the model that is to count."), to)
+    except DomainError as error:
+        return refuse(request, error, to)
+    query = urlencode({"tokenizer": asked, "limit": request.POST.get("limit", "")})
+    text = _("%(name)s counts the tokens.") % {"name": row.revision}
+    return done(request, text, f"{to}?{query}#lengths")
+
+
+def _pace(request: ConsoleRequest, version: DatasetVersion) -> dict[str, Any]:
+    """How far the check is, how long it has been at it, and how much longer it may take."""
+    seconds = max((request.now - version.created_at).total_seconds(), 0.0)
+    expected = version.report.get("lines_expected") or 0
+    done = min(version.lines_done, expected)
+    return {
+        "seconds": seconds,
+        "expected": expected,
+        "done": done,
+        "left": seconds * (expected - done) / done if 0 < done < expected else None,
+        "size_bytes": sum(source.size_bytes for source in version.sources.all()),
+    }
+
+
+def _errors(request: ConsoleRequest, version: DatasetVersion) -> dict[str, Any]:
+    """A page of the first 1,000 errors, each with the way to its line."""
+    errors = version.report.get("errors", [])
+    page = Paginator(errors, ERRORS_A_PAGE).get_page(request.GET.get("page"))
+    url = reverse("console:dataset_version_source", args=[version.pk])
+    kept = {source.name for source in version.sources.all()}
+    return {
+        "page": page,
+        "errors_total": version.report.get("errors_total", len(errors)),
+        "errors_listed": len(errors),
+        "errors": [
+            error
+            | {
+                "url": f"{url}?{urlencode({'source': error['split'], 'line': error['line']})}#line-{error['line']}"
+                if error["split"] in kept
+                else ""
+            }
+            for error in page
+        ],
+    }
+
+
+def _counted(request: ConsoleRequest, version: DatasetVersion) -> TokenCount | None:
+    """The count by the model that the query names, where it is not the upload's own."""
+    asked = request.GET.get("tokenizer", "")
+    if not asked or asked == str(version.tokenizer_revision_id):
+        return None
+    try:
+        return selectors.list_token_counts(version).filter(revision_id=UUID(asked)).first()
     except ValueError:
         return None
-    rows = DatasetSplit.objects.filter(version__dataset__organization=request.organization)
-    return rows.select_related("version__dataset").filter(pk=key).first()
+
+
+def _figures(
+    request: ConsoleRequest, version: DatasetVersion, counted: TokenCount | None
+) -> dict[str, Any]:
+    report = version.report
+    limit = _limit(request)
+    asked = request.GET.get("tokenizer", "") or str(version.tokenizer_revision_id or "")
+    is_own = asked == str(version.tokenizer_revision_id or "")
+    splits = []
+    for split in sorted(version.splits.all(), key=lambda one: (one.name != TRAIN, one.name)):
+        checked = report.get("splits", {}).get(split.name, {})
+        lengths = checked if is_own else counted.splits.get(split.name, {}) if counted else {}
+        splits.append(
+            {
+                "row": split,
+                "checked": checked,
+                "lengths": lengths,
+                "chart": dataset_report.histogram(split, lengths),
+                "cut": dataset_report.cut_at(split.examples, lengths, limit),
+                "labels": dataset_report.label_fields(version, split.name),
+            }
+        )
+    counts = dict(report.get("findings", {})) | {"longest": 0}
+    return {
+        "splits": splits,
+        "examples": sum(one["row"].examples for one in splits),
+        "tokens": _token_sum([one["row"].token_count for one in splits]),
+        "groups": findings.grouped(counts),
+        "found": sum(counts.values()),
+        "leaks": dataset_report.leaks(version),
+        "compared": _compared(request, version),
+        "counted": counted,
+        "tokenizer": asked,
+        "is_own": is_own,
+        "tokenizers": offers.revisions(request.organization, adapters=False),
+        "limit": limit,
+        "limits": dataset_report.LIMITS,
+        "plan": dataset_plan.make(request, version),
+        "runs": version.training_runs.order_by("-created_at")[:10],
+    }
+
+
+def _limit(request: ConsoleRequest) -> int:
+    asked = request.GET.get("limit", "")
+    known = {str(limit): limit for limit in dataset_report.LIMITS}
+    return known.get(asked, dataset_report.USUAL_LIMIT)
+
+
+def _compared(request: ConsoleRequest, version: DatasetVersion) -> list[dict[str, Any]]:
+    """The sets of evaluations that it was compared with, and how many examples are in both."""
+    told = version.report.get("compared_with", [])
+    rows = DatasetSplit.objects.filter(
+        version__dataset__organization=request.organization,
+        pk__in=[one["split_id"] for one in told],
+    ).select_related("version__dataset")
+    there = {str(row.pk): row for row in rows}
+    shared: dict[str, int] = {}
+    for one in version.report.get("leakage", []):
+        for name in one["splits"]:
+            shared[name] = shared.get(name, 0) + one["examples"]
+    return [
+        {
+            "name": one["name"],
+            "examples": one["examples"],
+            "split": there.get(one["split_id"]),
+            "shared": shared.get(one["split_id"], 0),
+        }
+        for one in told
+    ]
 
 
 def _token_sum(counts: list[int | None]) -> int | None:

@@ -18,6 +18,7 @@ SHOWN_VALUES = 30
 LEAST_EXAMPLES = 50  # below this, shares say little
 MOST_LABELS = 100  # a field with more values than this is no label
 ONE_SIDED = 0.9
+FEWEST_EACH = 2  # examples a value, on the mean, of a field that labels them
 RARE = 5
 
 
@@ -115,6 +116,8 @@ class Balance:
             total = one.values.total()
             if total < LEAST_EXAMPLES or not 2 <= len(one.values) <= MOST_LABELS:
                 continue
+            if len(one.values) * FEWEST_EACH > total:
+                continue  # numbers of orders and the like: each value is nearly its own
             value, most = one.values.most_common(1)[0]
             if most >= ONE_SIDED * total:
                 told = f"{name} = {value}"

@@ -64,9 +64,14 @@ def read(container: str, file: BinaryIO) -> Iterator[Record]:
 
 
 def columns(container: str, file: BinaryIO) -> list[str]:
-    """The names that the first row has; the position is kept."""
+    """The names that the heading has, or the first row where there is none; none of a file that
+    cannot be read. The position is kept."""
     at = file.tell()
     try:
+        if container == CSV:
+            return _csv_columns(file)
+        if container == PARQUET:
+            return _parquet_columns(file)
         for record in read(container, file):
             return list(record.row) if isinstance(record.row, dict) else []
         return []
@@ -219,6 +224,16 @@ def read_csv(file: BinaryIO) -> Iterator[Record]:
         text.detach()
 
 
+def _csv_columns(file: BinaryIO) -> list[str]:
+    text = io.TextIOWrapper(_Open(file), encoding="utf-8-sig", newline="")  # type: ignore[type-var]
+    try:
+        return [name for name in _heading(text)[0] if name]
+    except (UnicodeDecodeError, csv.Error):
+        return []
+    finally:
+        text.detach()
+
+
 def _heading(text: TextIO) -> tuple[list[str], Iterator[list[str]]]:
     first = text.readline()
     counts = {mark: first.count(mark) for mark in (",", ";", "\t")}
@@ -243,6 +258,15 @@ def read_parquet(file: BinaryIO) -> Iterator[Record]:
         message = f"This is no Parquet file that can be read: {str(error)[:200]}"
         problem = Problem("not_parquet", "", message, "Write the file again, whole.")
         yield Record(number + 1, problem=problem)
+
+
+def _parquet_columns(file: BinaryIO) -> list[str]:
+    from pyarrow import ArrowException, parquet
+
+    try:
+        return list(parquet.ParquetFile(file).schema_arrow.names)
+    except (ArrowException, OSError, ValueError):
+        return []
 
 
 def _without_nulls(value: Any) -> Any:

@@ -53,6 +53,7 @@ class Wanted:
     file_names: Mapping[str, str] = field(default_factory=dict)
     tokenizer_revision: Revision | None = None
     references: Mapping[str, DatasetSplit] = field(default_factory=dict)
+    lines_expected: int | None = None  # by the check of a worker; None where nobody can tell
 
     @property
     def plan_json(self) -> dict[str, Any]:
@@ -78,7 +79,7 @@ def want(
             status_reason="uploaded",
             status_changed_at=now,
             tokenizer_revision=wanted.tokenizer_revision,
-            report={"wanted_kind": wanted.kind},
+            report={"wanted_kind": wanted.kind, "lines_expected": wanted.lines_expected},
             created_at=now,
         )
         _keep_sources(version, wanted, sources)

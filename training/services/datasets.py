@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -21,7 +22,7 @@ from models_registry.models.registered_model import NAME
 from training import formats, prepare, preparing, selectors, splits
 from training.choices import DatasetKind
 from training.formats import columns, containers
-from training.models import Dataset, DatasetVersion
+from training.models import Dataset, DatasetSplit, DatasetVersion
 from training.prepare import Prepared
 from training.services import dataset_versions
 from training.splits import PlanInvalid, SplitPlan
@@ -134,6 +135,7 @@ def upload_version(
             at_once = size + sum(split.size_bytes for split in asked.values()) <= AT_ONCE_BYTES
         if not at_once:
             sources = {name: _store(file, now=now) for name, file in opened.items()}
+            wanted = replace(wanted, lines_expected=_expected_lines(opened, names, asked))
             return dataset_versions.want(wanted, sources, actor=actor, now=now)
         with preparing.scratch() as folder:
             prepared = prepare.prepare(
@@ -241,6 +243,20 @@ def _check_sizes(files: Mapping[str, BinaryIO]) -> int:
             field="files",
             remedy="Upload parts of it as datasets of their own.",
         )
+    return total
+
+
+def _expected_lines(
+    files: Mapping[str, BinaryIO], names: Mapping[str, str], asked: Mapping[str, DatasetSplit]
+) -> int | None:
+    """How many lines a check will have looked at in the end: each twice, to read it and to compare
+    it, and those of the sets that evaluations ask. None where a file is not one row a line."""
+    total = sum(split.examples for split in asked.values())
+    for name, file in files.items():
+        file.seek(0)
+        if containers.sniff(file, names.get(name, "")) not in (containers.JSONL, containers.CSV):
+            return None
+        total += 2 * sum(chunk.count(b"\n") for chunk in _chunks(file))
     return total
 
 

@@ -1,0 +1,39 @@
+"""What the pages of a dataset version share: finding it, and the way back from it."""
+
+from uuid import UUID
+
+from django.shortcuts import get_object_or_404
+from django.urls import reverse
+from django.utils.translation import gettext as _
+
+from console.pages import ConsoleRequest
+from training.models import Dataset, DatasetVersion
+
+
+def find_version(request: ConsoleRequest, version_id: UUID) -> DatasetVersion:
+    """A version of the organization, with dataset and splits; 404 for others."""
+    rows = DatasetVersion.objects.filter(dataset__in=Dataset.objects.of(request.organization))
+    return get_object_or_404(
+        rows.select_related("dataset").prefetch_related("splits"), pk=version_id
+    )
+
+
+def title_of(version: DatasetVersion) -> str:
+    return _("%(name)s, version %(number)s") % {
+        "name": version.dataset.name,
+        "number": version.number,
+    }
+
+
+def crumbs_of(version: DatasetVersion) -> list[dict[str, str]]:
+    return [
+        {"label": _("Datasets"), "url": reverse("console:datasets")},
+        {
+            "label": version.dataset.name,
+            "url": reverse("console:dataset", args=[version.dataset_id]),
+        },
+        {
+            "label": _("Version %(number)s") % {"number": version.number},
+            "url": reverse("console:dataset_version", args=[version.pk]),
+        },
+    ]

@@ -5,6 +5,7 @@ from typing import Any
 
 from django import forms
 from django.utils.functional import Promise
+from django.utils.html import format_html
 from django.utils.translation import gettext_lazy as _
 
 from trainer.spec import LORA_VARIANTS, SCHEDULERS
@@ -45,17 +46,41 @@ class DataStep(forms.Form):
         help_text=_("Its loss is measured on the way. Empty: none."),
     )
 
-    def __init__(self, *args: Any, versions: Choices, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, versions: Choices, splits: Choices = (), **kwargs: Any) -> None:
+        """With `splits`, those of the version that is chosen, they are chosen as well, not typed."""
         super().__init__(*args, **kwargs)
         self.fields["data"].choices = versions  # type: ignore[attr-defined]
+        if splits:
+            self.fields["train_split"].widget = forms.Select(choices=splits)
+            none = ("", _("None"))
+            self.fields["eval_split"].widget = forms.Select(choices=[none, *splits])
+
+
+class SomeRefused(forms.RadioSelect):
+    """Radio buttons of which some cannot be chosen, with the reason beside each of those."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.refused: Mapping[str, object] = {}
+
+    def create_option(self, name: str, value: Any, label: Any, *args: Any, **kwargs: Any) -> Any:
+        reason = self.refused.get(str(value))
+        if reason:
+            label = format_html(
+                '<span>{} <span class="muted small block">{}</span></span>', label, reason
+            )
+        option = super().create_option(name, value, label, *args, **kwargs)
+        if reason:
+            option["attrs"]["disabled"] = True
+        return option
 
 
 class MethodStep(forms.Form):
     """How: method, tuning, recipe; single values are the recipe's unless typed."""
 
-    method = forms.ChoiceField(label=_("Method"), widget=forms.RadioSelect)
+    method = forms.ChoiceField(label=_("Method"), widget=SomeRefused)
     tuning = forms.ChoiceField(
-        label=_("What is trained"), choices=Tuning.choices, widget=forms.RadioSelect
+        label=_("What is trained"), choices=Tuning.choices, widget=SomeRefused
     )
     recipe = forms.ChoiceField(label=_("Recipe"), required=False)
     epochs = forms.FloatField(label=_("Epochs"), required=False)
@@ -134,10 +159,18 @@ class MethodStep(forms.Form):
         if name not in ("packing", "max_minutes", "sample_every_steps", "sample_prompts")
     )
 
-    def __init__(self, *args: Any, methods: Sequence[str], recipes: Choices, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        refused: Mapping[str, Mapping[str, object]],
+        recipes: Choices,
+        **kwargs: Any,
+    ) -> None:
+        """`refused` has by field the values that cannot be chosen, and why."""
         super().__init__(*args, **kwargs)
-        offered = [one for one in METHODS if one[0] in methods]
-        self.fields["method"].choices = offered  # type: ignore[attr-defined]
+        self.fields["method"].choices = METHODS  # type: ignore[attr-defined]
+        for name, reasons in refused.items():
+            self.fields[name].widget.refused = reasons
         self.fields["recipe"].choices = [  # type: ignore[attr-defined]
             ("", _("The default for this base")),
             *recipes,

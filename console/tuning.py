@@ -20,12 +20,15 @@ from common.errors import DomainError
 from console import offers
 from console.pages import add_refusal
 from console.run_forms import BaseStep, DataStep, MethodStep, PlaceStep, StartStep
+from console.suggestions import Suggestion, suggest
 from models_registry.models import Revision
 from trainer.spec import DATA_KINDS
 from training import plans, recipes, services
+from training.choices import DatasetKind
 from training.models import DatasetVersion, TrainingRun
 from training.plans import RunOption, TrainingPlan
 from training.recipes import Recipe
+from training.services import settling
 
 STEPS = ("model", "data", "method", "where", "start")
 SAMPLES_A_RUN = 10
@@ -45,6 +48,7 @@ class Wizard:
     version: DatasetVersion | None = None
     recipe: Recipe | None = None  # in force, chosen or default
     plan: TrainingPlan | None = None
+    suggestions: list[Suggestion] = field(default_factory=list)  # of the step that asks where
     answers: dict[str, Any] = field(default_factory=dict)  # cleaned, of all sound steps
     given: dict[str, Any] = field(default_factory=dict)  # hyperparameters that were typed
 
@@ -198,7 +202,10 @@ def _data(wizard: Wizard, goes_on: bool) -> bool:
     names = [split.name for split in wizard.version.splits.all()]
     if "eval_split" not in wizard.values:  # not asked yet: propose one that is there
         values["eval_split"] = next((name for name in WATCHED if name in names), "")
-    form = DataStep(values, versions=choices)
+    if "train_split" not in wizard.values and values["train_split"] not in names:
+        values["train_split"] = next(iter(names), "train")
+    splits = [(one.name, f"{one.name} ({one.examples:,})") for one in wizard.version.splits.all()]
+    form = DataStep(values, versions=choices, splits=splits)
     wizard.form = form
     if not form.is_valid():
         return False
@@ -224,12 +231,28 @@ def _method(wizard: Wizard, _goes_on: bool) -> bool:
         return False
     methods = [name for name, kind in DATA_KINDS.items() if kind == version.kind]
     values = {"method": methods[0], "tuning": "lora", "recipe": ""} | dict(wizard.values)
+    kinds = dict(DatasetKind.choices)
+    refused: dict[str, dict[str, object]] = {
+        "method": {
+            name: _("Learns from %(wanted)s; this data holds %(held)s.")
+            % {"wanted": str(kinds[kind]).lower(), "held": str(kinds[version.kind]).lower()}
+            for name, kind in DATA_KINDS.items()
+            if kind != version.kind
+        },
+        "tuning": {
+            tuning: _("Needs an accelerator of kind %(wanted)s; yours are %(present)s.")
+            % {"wanted": ", ".join(wanted), "present": ", ".join(present) or "–"}
+            for tuning, (wanted, present) in settling.list_refused_tunings(
+                wizard.organization
+            ).items()
+        },
+    }
     offered = recipes.list_recipes(method=values["method"], tuning=values["tuning"])
     if values["recipe"] not in {recipe.key for recipe in offered}:
         values["recipe"] = ""  # of the method or tuning that was chosen before
     form = MethodStep(
         values,
-        methods=methods,
+        refused=refused,
         recipes=[(one.key, f"{one.title} ({one.key})") for one in offered],
     )
     wizard.form = form
@@ -238,14 +261,15 @@ def _method(wizard: Wizard, _goes_on: bool) -> bool:
     wizard.given = form.hyperparameters()
     wizard.answers |= form.cleaned_data
     try:
-        _plan(wizard, accelerators=1, pool_name="")
+        wizard.plan = _plan(wizard, accelerators=1)
+        wizard.recipe = wizard.plan.asked.recipe
     except DomainError as error:
         _add(form, error)
         return False
     return True
 
 
-def _where(wizard: Wizard, _goes_on: bool) -> bool:
+def _where(wizard: Wizard, goes_on: bool) -> bool:
     pools = [(name, name) for name, _label in offers.pools(wizard.organization)]
     values = {"accelerators": "1", "pool_name": ""} | dict(wizard.values)
     form = PlaceStep(values, pools=pools)
@@ -254,10 +278,12 @@ def _where(wizard: Wizard, _goes_on: bool) -> bool:
         return False
     wizard.answers |= form.cleaned_data
     try:
-        _plan(wizard, accelerators=form.cleaned_data["accelerators"], pool_name="")
+        wizard.plan = _plan(wizard, accelerators=form.cleaned_data["accelerators"])
     except DomainError as error:
         _add(form, error)
         return False
+    if not goes_on:
+        wizard.suggestions = suggest(lambda count: _plan(wizard, accelerators=count))
     return True
 
 
@@ -290,11 +316,11 @@ def _with_options(plan: TrainingPlan, options: list[RunOption]) -> TrainingPlan:
     )
 
 
-def _plan(wizard: Wizard, *, accelerators: int, pool_name: str) -> None:
+def _plan(wizard: Wizard, *, accelerators: int) -> TrainingPlan:
     answers, base, version = wizard.answers, wizard.base, wizard.version
     if base is None or version is None:
         raise ValueError("model and data come first")
-    wizard.plan = plans.plan_training(
+    return plans.plan_training(
         organization=wizard.organization,
         base_revision_id=UUID(str(base.pk)),
         dataset_version_id=UUID(str(version.pk)),
@@ -304,10 +330,8 @@ def _plan(wizard: Wizard, *, accelerators: int, pool_name: str) -> None:
         recipe=answers["recipe"],
         hyperparameters=wizard.given,
         accelerators=accelerators,
-        pool_name=pool_name,
         now=wizard.now,
     )
-    wizard.recipe = wizard.plan.asked.recipe
 
 
 def _watching(wizard: Wizard) -> dict[str, Any]:

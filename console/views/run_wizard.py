@@ -1,19 +1,18 @@
 """The training wizard: model, data, method, where and for what price, start."""
 
-from typing import Any
-
-from django.db.models import Count
 from django.http import HttpResponse
 from django.urls import reverse
 from django.utils.translation import gettext as _
 
 from accounts.choices import Capability
 from common.errors import DomainError
-from console import offers, tuning
+from console import findings, offers, tuning
 from console.pages import ConsoleRequest, console_page, done, show
 from console.tuning import Wizard
+from training.doctor.findings import KINDS
 
 SHOWN_AT_ONCE = 12
+FINDINGS_SHOWN = 8
 
 
 @console_page(Capability.DEVELOP)
@@ -51,6 +50,8 @@ def run_create(request: ConsoleRequest) -> HttpResponse:
 
 def _offered(request: ConsoleRequest, wizard: Wizard) -> dict[str, object]:
     """Cards of the first two steps: those that match, the newest, the chosen one."""
+    if wizard.step == "start":
+        return {"serious": [row for row in _findings(wizard) if row.tone == "bad"]}
     if wizard.step not in ("model", "data"):
         return {}
     name = "base" if wizard.step == "model" else "data"
@@ -70,13 +71,18 @@ def _offered(request: ConsoleRequest, wizard: Wizard) -> dict[str, object]:
         "more": max(len(matching) - SHOWN_AT_ONCE, 0),
         "is_filterable": len(rows) > SHOWN_AT_ONCE,
         "has_any": bool(rows),
-        "findings": _findings(wizard),
+        "found": _findings(wizard),
     }
 
 
-def _findings(wizard: Wizard) -> list[Any]:
-    """What the check of the data found, by kind, the most frequent first."""
+def _findings(wizard: Wizard) -> list[findings.Row]:
+    """What the check of the data found, by kind: what is serious first, then what is frequent."""
     if wizard.version is None:
         return []
-    rows = wizard.version.findings.values("kind").annotate(count=Count("id"))
-    return list(rows.order_by("-count", "kind")[:6])
+    counts = wizard.version.report.get("findings", {})
+    order = list(findings.SEVERITIES)
+    kinds = sorted(
+        (kind for kind in counts if kind in findings.WORDS and kind != "longest"),
+        key=lambda kind: (order.index(KINDS[kind].severity), -counts[kind]),
+    )
+    return [findings.row_of(kind, counts[kind]) for kind in kinds[:FINDINGS_SHOWN]]

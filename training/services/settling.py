@@ -164,16 +164,27 @@ def _check_together(values: Mapping[str, Any], *, method: str, tuning: str) -> N
         raise InvalidInput(error.message, field=error.field, remedy=error.remedy) from error
 
 
+def list_refused_tunings(organization: Organization) -> dict[str, tuple[list[str], list[str]]]:
+    """Those that no accelerator which the organization may use can do: by tuning, what torch must
+    call an accelerator for it, and what it calls the organization's."""
+    present = chips_selectors.list_torch_devices(organization)
+    return {
+        tuning: (sorted(wanted), sorted(present))
+        for tuning, wanted in planning.DEVICES_OF_TUNING.items()
+        if not wanted & present
+    }
+
+
 def _check_chips(organization: Organization, tuning: str) -> None:
     """Refuse what no accelerator that the organization may use can do, free or not."""
-    wanted = planning.DEVICES_OF_TUNING.get(tuning)
-    if wanted is None:
+    if tuning not in planning.DEVICES_OF_TUNING:
         return
-    present = chips_selectors.list_torch_devices(organization)
-    if not wanted & present:
+    refused = list_refused_tunings(organization).get(tuning)
+    if refused is not None:
+        wanted, present = refused
         raise InvalidInput(
-            f"{tuning} needs an accelerator that is {' or '.join(sorted(wanted))} to torch; yours "
-            f"are {', '.join(sorted(present)) or 'none'}.",
+            f"{tuning} needs an accelerator that is {' or '.join(wanted)} to torch; yours are "
+            f"{', '.join(present) or 'none'}.",
             field="tuning",
             remedy="Use lora, or ask for access to a pool with such accelerators.",
         )

@@ -20,6 +20,20 @@
     }
   });
 
+  // A part that is swapped keeps its folds as they were left.
+  let unfolded = [];
+  document.addEventListener("htmx:beforeSwap", (event) => {
+    const folds = event.detail.target.querySelectorAll("details[id]");
+    unfolded = [...folds].filter((one) => one.open).map((one) => one.id);
+  });
+  document.addEventListener("htmx:afterSwap", () => {
+    for (const id of unfolded) {
+      const fold = document.getElementById(id);
+      if (fold) fold.open = true;
+    }
+    unfolded = [];
+  });
+
   document.addEventListener("click", (event) => {
     for (const menu of document.querySelectorAll("details.menu[open]")) {
       if (!menu.contains(event.target)) menu.open = false;

@@ -9,7 +9,7 @@
   const SAY_SECONDS = 5; // between two words to those who listen
 
   const mebibytes = (bytes) => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
-  const fill = (text, ...values) => values.reduce((said, value) => said.replace("%s", value), text);
+  const fill = (text, ...values) => values.reduce((said, value) => said.replace("{}", value), text);
   const token = (form) => form.querySelector("[name=csrfmiddlewaretoken]").value;
   let flight = null; // the one upload of this page
 

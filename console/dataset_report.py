@@ -11,7 +11,9 @@ from training.models import DatasetSplit, DatasetVersion
 
 VALUES_SHOWN = 8
 FIELDS_SHOWN = 12
-LIMITS = tuple(2**power for power in range(8, 16))  # tokens; counting tells what is longer
+LIMITS: tuple[int, ...] = tuple(
+    1 << power for power in range(8, 16)
+)  # tokens; counting tells what is longer
 USUAL_LIMIT = 2048
 LEAKS = ("leak", "leak_near", "leak_question")
 
@@ -93,7 +95,7 @@ def leaks(version: DatasetVersion) -> list[Leak]:
     counts = version.report.get("findings", {})
     kind = next((one for one in LEAKS if counts.get(one)), "")
     return [
-        Leak(*one["splits"], one["examples"], kind)
+        Leak(one["splits"][0], one["splits"][1], one["examples"], kind)
         for one in version.report.get("leakage", ())
         if set(one["splits"]) <= names
     ]

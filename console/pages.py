@@ -11,6 +11,7 @@ from django.contrib.auth.decorators import login_required
 from django.core.exceptions import PermissionDenied
 from django.forms import BaseForm
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http.response import HttpResponseBase
 from django.shortcuts import render
 from django.utils import timezone
 from django.utils.cache import patch_vary_headers
@@ -39,20 +40,20 @@ class ConsoleRequest(HttpRequest):
     now: datetime
 
 
-View = Callable[Concatenate[ConsoleRequest, P], HttpResponse]
+View = Callable[Concatenate[ConsoleRequest, P], HttpResponseBase]
 
 
 def console_page(
     needs: str = Capability.VIEW,
-) -> Callable[[View[P]], Callable[Concatenate[HttpRequest, P], HttpResponse]]:
+) -> Callable[[View[P]], Callable[Concatenate[HttpRequest, P], HttpResponseBase]]:
     """A page for signed-in members who have the capability; others see 403, which looks like 404.
 
     NotFound from below becomes 404. Times are written in the organization's time zone.
     """
 
-    def decorate(view: View[P]) -> Callable[Concatenate[HttpRequest, P], HttpResponse]:
+    def decorate(view: View[P]) -> Callable[Concatenate[HttpRequest, P], HttpResponseBase]:
         @functools.wraps(view)
-        def inner(request: Any, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponse:
+        def inner(request: Any, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
             organization = chosen_organization(request)
             if organization is None:
                 return render(request, "console/no_organization.html", status=403)
@@ -70,7 +71,7 @@ def console_page(
             except NotFound as error:
                 raise Http404(error.message) from error
 
-        return cast(Callable[Concatenate[HttpRequest, P], HttpResponse], login_required(inner))
+        return cast(Callable[Concatenate[HttpRequest, P], HttpResponseBase], login_required(inner))
 
     return decorate
 

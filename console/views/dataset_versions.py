@@ -170,7 +170,7 @@ def _figures(
 def _limit(request: ConsoleRequest) -> int:
     asked = request.GET.get("limit", "")
     known = {str(limit): limit for limit in dataset_report.LIMITS}
-    return known.get(asked, dataset_report.USUAL_LIMIT)
+    return known.get(asked) or dataset_report.USUAL_LIMIT
 
 
 def _compared(request: ConsoleRequest, version: DatasetVersion) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import subprocess
 import sys
 from datetime import timedelta
@@ -13,12 +14,15 @@ from accounts.tests.make import make_organization
 from engines.tests.make import ROOT, RunningEngine, make_model, make_spec
 from gateway.tests.make import RunningGateway, make_replica, make_target
 from models_registry import services as registry
+from models_registry import storage
 from models_registry.choices import RevisionKind, SourceKind
 from models_registry.models import EvaluationResult
+from trainer.tests import make as trainer_make
 from training import evaluate, scratch, services
 from training.benchmarks import running
 from training.choices import EvaluationStatus
 from training.models import Evaluation, EvaluationAnswer
+from training.tests.make import chat_lines, make_version
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.processes]
 E = EvaluationStatus
@@ -76,7 +80,7 @@ def cities(count, start=0):
 def model(tmp_path_factory):
     folder = make_model(tmp_path_factory.mktemp("benchmark-model"))
     engine = RunningEngine(
-        make_spec(model_path=str(folder), dtype="float32"), tmp_path_factory.mktemp("engine")
+        make_spec(engine="transformers", model_path=str(folder)), tmp_path_factory.mktemp("engine")
     )
     yield folder, engine.wait_ready()
     engine.stop()
@@ -199,3 +203,58 @@ def test_the_program_ends_with_whoever_started_it(tmp_path):
     program.stdin.write(b'{"base_url": "http://127.0.0.1:1"}\n')
     program.stdin.close()
     assert program.wait(timeout=30) == 3
+
+
+def test_perplexity_is_the_loss_that_training_tells(served, model, tmp_path):
+    """The same tokens and the same mean over all of them; e to it; bits of the answers' text."""
+    several = [
+        {"role": "user", "content": "where is my order"},
+        {"role": "assistant", "content": "in Berlin", "weight": 0},
+        {"role": "user", "content": "and the other one"},
+        {"role": "assistant", "content": "yesterday it came to the city"},
+    ]
+    heldout = chat_lines(5, start=50) + json.dumps({"messages": several}).encode() + b"\n"
+    version = make_version(files={"train": chat_lines(2), "heldout": heldout})
+    evaluation = services.create_evaluation(
+        organization=make_organization(),
+        name="loss",
+        dataset_version_id=version.pk,
+        split="heldout",
+        model_names=["tiny"],
+        metrics=[{"kind": "perplexity"}],
+        max_tokens=1,
+        now=timezone.now(),
+    )
+    found = finish(evaluation)
+    assert found.status == E.SUCCEEDED, found.message
+    assert found.problems == {}
+    metrics = found.results["tiny"]["metrics"]
+    assert metrics["loss"] == pytest.approx(trainers_loss(model[0], version, tmp_path), abs=2e-3)
+    assert metrics["perplexity"] == pytest.approx(math.exp(metrics["loss"]))
+    rows = list(found.answers.order_by("line"))
+    nats = sum(row.likelihood["nats"] for row in rows)
+    text = "yesterday it came to the city"
+    assert rows[-1].likelihood["bytes"] == len(text)
+    size = sum(row.likelihood["bytes"] for row in rows)
+    assert metrics["bits_per_byte"] == pytest.approx(nats / math.log(2) / size)
+    kept = EvaluationResult.objects.get(revision=served)
+    assert kept.metrics["loss"] == metrics["loss"]
+    assert not scratch.folder(found).exists()
+
+
+def trainers_loss(folder, version, root):
+    """What a run that learns next to nothing tells of the held-out lines at its end."""
+    with storage.open_blob(version.splits.get(name="heldout").blob_id) as file:
+        rows = [json.loads(line) for line in file]
+    held_out = trainer_make.write_rows(root / "heldout.jsonl", rows)
+    spec = trainer_make.make_spec(
+        root / "run",
+        base=folder,
+        rows=4,
+        eval_path=str(held_out),
+        max_steps=1,
+        learning_rate=1e-9,
+        max_length_tokens=512,
+    )
+    assert trainer_make.run_here(spec) == 0
+    return trainer_make.events(spec, "eval")[-1]["eval_loss"]

@@ -20,6 +20,7 @@ REVISION_HEADER = "x-revision-id"  # the gateway says which revision answered
 WAITED_FOR = frozenset({401, 404, 429, 503})  # about the model or the key, not the question
 PASSING = frozenset({500, 502, 504})
 MESSAGE_CHARACTERS = 500
+LIKELIHOOD = {"echo": True, "logprobs": 0, "max_tokens": 0, "temperature": 0}
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Question:
     expected: str
     key: str = ""  # whatever the asker knows it by
     body: Mapping[str, Any] = field(default_factory=dict)  # more of the request, such as tools
+    tokens: tuple[int, ...] = ()  # a text whose likelihood is asked, in place of messages
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Reply:
     revision_id: str = ""
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    logprobs: tuple[float | None, ...] = ()  # of a question's tokens
 
 
 @dataclass(frozen=True)
@@ -158,8 +161,12 @@ async def _try(client: httpx.AsyncClient, question: Question, max_tokens: int) -
         "max_tokens": max_tokens,
         **question.body,
     }
+    path = "/v1/chat/completions"
+    if question.tokens:
+        path = "/v1/completions"
+        body = {"model": question.model_name, "prompt": question.tokens, **LIKELIHOOD}
     try:
-        response = await client.post("/v1/chat/completions", json=body)
+        response = await client.post(path, json=body)
     except httpx.ConnectError as error:
         raise _NotNow(0, f"The gateway cannot be reached: {error}") from error
     except httpx.HTTPError as error:
@@ -176,6 +183,9 @@ async def _try(client: httpx.AsyncClient, question: Question, max_tokens: int) -
 def _read(question: Question, response: httpx.Response) -> Reply:
     try:
         answer = response.json()
+        if question.tokens:
+            logprobs = answer["choices"][0]["logprobs"]["token_logprobs"]
+            return Reply(question, logprobs=tuple(logprobs[: len(question.tokens)]))
         text = told(answer["choices"][0]["message"])
         usage = answer.get("usage") or {}
         return Reply(

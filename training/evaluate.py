@@ -15,7 +15,7 @@ from common import leases
 from common.errors import DomainError
 from models_registry import storage
 from models_registry.models import Revision
-from training import asking, chat_lines, judging, results, scoring
+from training import asking, chat_lines, judging, likelihood, results, scoring, scratch
 from training.asking import Outcome, Question, Reply, Wait
 from training.benchmarks import stepping
 from training.choices import EVALUATION_OVER, EvaluationStatus
@@ -52,12 +52,18 @@ def step_evaluation(evaluation_id: UUID, *, now: datetime) -> bool:
             return _begin(evaluation, now=now)
         if stepping.is_benchmark(evaluation):
             return stepping.step(evaluation, now=now)
+        likely = 0  # how many more lines a model was asked the likelihood of
         try:
             waits = _ask_for_a_while(evaluation, now=now)
             is_over = next(_questions(evaluation), None) is None
             if is_over:
                 waits = judging.judge_for_a_while(evaluation, seconds=SLICE_SECONDS, now=now)
                 is_over = judging.count_open(evaluation) == 0
+            if is_over:
+                before = likelihood.count_open(evaluation)
+                waits = likelihood.measure_for_a_while(evaluation, seconds=SLICE_SECONDS, now=now)
+                after = likelihood.count_open(evaluation)
+                is_over, likely = after == 0, before - after
         except DomainError as error:  # such as lines that are no longer in the storage
             with leases.finish(evaluation) as current:
                 message = f"{error.message} {error.remedy}".strip()
@@ -67,7 +73,7 @@ def step_evaluation(evaluation_id: UUID, *, now: datetime) -> bool:
             _conclude(evaluation, now=now)
             return False
         with leases.finish(evaluation) as current:
-            goes_on = _note(current, waits, now=now)
+            goes_on = _note(current, waits, has_moved=likely > 0, now=now)
     if waits:  # a lease that nobody works under: the pause before the model is asked again
         leases.take(rows, evaluation.pk, now=now, seconds=PAUSE_SECONDS)
     return goes_on
@@ -188,11 +194,13 @@ def _answer(
     )
 
 
-def _note(evaluation: Evaluation, waits: dict[str, Wait], *, now: datetime) -> bool:
+def _note(
+    evaluation: Evaluation, waits: dict[str, Wait], *, has_moved: bool, now: datetime
+) -> bool:
     """Progress so far; true to go on at once, false to come back later or never."""
     before = evaluation.answers_done, evaluation.judgements_done
     _count(evaluation)
-    moved = (evaluation.answers_done, evaluation.judgements_done) != before
+    moved = has_moved or (evaluation.answers_done, evaluation.judgements_done) != before
     evaluation.results = results.summarize(evaluation)
     evaluation.status_reason = evaluation.message = ""
     if moved or not waits:
@@ -228,6 +236,7 @@ def _conclude(evaluation: Evaluation, *, now: datetime) -> None:
         _count(current)
         current.results = results.summarize(current)
         current.comparisons = results.against_baseline(current, found)
+        current.problems = likelihood.problems(current)
         current.waiting_since = None
         revisions = _revisions(current)
         current.revision_ids = {name: str(pk) for name, pk in revisions.items()}
@@ -268,6 +277,7 @@ def _save(evaluation: Evaluation) -> None:
 def _end(evaluation: Evaluation, status: E, reason: str, message: str, *, now: datetime) -> None:
     evaluation.ended_at = now
     evaluation.save(update_fields=["ended_at"])
+    scratch.clear(evaluation)
     evaluation.transition(status, now=now, reason=reason, message=message)
 
 

@@ -12,7 +12,7 @@ from django.db import connection
 from django.db.models import Count, Max, Q, Sum
 
 from models_registry.models import EvaluationResult
-from training import scoring
+from training import likelihood, scoring
 from training.metrics import measures, paired, reading
 from training.metrics.judge import Judge
 from training.metrics.paired import Comparison, Scores
@@ -31,10 +31,11 @@ def summarize(evaluation: Evaluation) -> dict[str, Any]:
     )
     counts = {row["model_name"]: row for row in counted}
     means = _means(evaluation)
+    likely = likelihood.figures(evaluation)
     results = {}
     for name in evaluation.model_names:
         row = counts.get(name, {"examples": 0, "errors": 0, "completion_tokens": 0})
-        figures = means.get(name, {})
+        figures = means.get(name, {}) | likely.get(name, {})
         results[name] = scoring.summary(row["examples"], figures) | {
             "errors": row["errors"],
             "completion_tokens": row["completion_tokens"],
@@ -89,6 +90,7 @@ def _score_rows(evaluation: Evaluation) -> dict[str, dict[str, Scores]]:
             if model_name not in row:
                 row[model_name] = np.full(size, np.nan)
             row[model_name][line] = value
+    likelihood.weigh(evaluation, rows)
     return rows
 
 

@@ -16,6 +16,7 @@ from typing import Any
 from training.metrics import reading
 from training.metrics.fields import JsonFields
 from training.metrics.judge import Judge
+from training.metrics.likelihood import SCORES, Perplexity
 from training.metrics.matching import ExactMatch
 from training.metrics.overlap import Rouge
 from training.metrics.reading import Metric
@@ -71,7 +72,8 @@ def of_metric(metric: Metric, score: str = "") -> Measure:
         key=f"{base}{mark}",
         label=f"{base} {_told(metric, options)}".strip(),
         metric={"kind": kind} | options,
-        unit="rating" if is_rating else "share",
+        lower_is_better=isinstance(metric, Perplexity),
+        unit="rating" if is_rating else "number" if isinstance(metric, Perplexity) else "share",
     )
 
 
@@ -100,6 +102,8 @@ def of_default(name: str) -> Measure | None:
 def scores_of(metric: Metric) -> tuple[str, ...]:
     """The kind's own names of what it gives; of fields, their mean alone."""
     kind = reading.kind_of(metric)
+    if isinstance(metric, Perplexity):
+        return SCORES
     if isinstance(metric, Rouge):
         return tuple(f"{kind}_{end}" for end in ("1", "2", "l"))
     return (kind,)

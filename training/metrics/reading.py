@@ -11,6 +11,7 @@ import regex
 from common.errors import InvalidInput
 from training.metrics import fields, matching, overlap
 from training.metrics.judge import Judge
+from training.metrics.likelihood import Perplexity
 from training.metrics.scorer import OptionError, Scorer
 
 Metric = (
@@ -23,6 +24,7 @@ Metric = (
     | matching.Numeric
     | matching.Contains
     | Judge
+    | Perplexity
 )
 KINDS: dict[str, type[Metric]] = {
     "exact_match": matching.ExactMatch,
@@ -34,6 +36,7 @@ KINDS: dict[str, type[Metric]] = {
     "numeric": matching.Numeric,
     "contains": matching.Contains,
     "judge": Judge,
+    "perplexity": Perplexity,
 }
 MAX_METRICS = 16
 NAME = regex.compile(r"[a-z][a-z0-9_-]{0,39}")
@@ -70,7 +73,7 @@ def read(asked: Sequence[Mapping[str, Any]]) -> tuple[Metric, ...]:
 
 def scorers(asked: Sequence[Mapping[str, Any]]) -> list[Scorer]:
     """Those that need nothing but the two texts: judges come later."""
-    return [each for each in read(asked) if not isinstance(each, Judge)]
+    return [each for each in read(asked) if not isinstance(each, Judge | Perplexity)]
 
 
 def write(metrics: Sequence[Metric]) -> list[dict[str, Any]]:
@@ -121,7 +124,8 @@ def _read_one(asked: Any, path: str) -> Metric:
             )
         given[option] = _value(hints[option], value, f"{path}.{option}")
     metric = cls(**given)
-    if not NAME.fullmatch(metric.name) or metric.name in RESERVED:
+    is_taken = metric.name in RESERVED and not isinstance(metric, Perplexity)
+    if not NAME.fullmatch(metric.name) or is_taken:
         raise InvalidInput(
             f"{metric.name!r} cannot be a metric's name.",
             field=f"{path}.name",

@@ -27,6 +27,7 @@ class Cell:
     """A model's figure under one metric, and its lead on the baseline if it has one."""
 
     text: str
+    model_name: str
     lead: str = ""
     verdict: str = ""
     css: str = ""
@@ -93,7 +94,7 @@ def figures(evaluation: Evaluation) -> list[Figure]:
         for model_name, each in zip(evaluation.model_names, by_model, strict=True):
             value = _means(each).get(metric)
             seen = evaluation.comparisons.get(model_name, {}).get(metric)
-            cells.append(_cell(value, seen, unit))
+            cells.append(_cell(model_name, value, seen, unit))
         found.append(Figure(metric, label_of(metric), cells))
     return found
 
@@ -155,12 +156,13 @@ def _means(result: Mapping[str, Any]) -> dict[str, float]:
     return {name: value for name, value in means.items() if value is not None}
 
 
-def _cell(value: float | None, seen: Mapping[str, Any] | None, unit: str) -> Cell:
+def _cell(model_name: str, value: float | None, seen: Mapping[str, Any] | None, unit: str) -> Cell:
     if seen is None:
-        return Cell(amount(value, unit))
+        return Cell(amount(value, unit), model_name)
     css, _icon = LOOKS[seen["verdict"]]
     return Cell(
         amount(value, unit),
+        model_name,
         lead=_signed(seen["difference"], unit),
         verdict=str(VERDICTS[seen["verdict"]]),
         css=css,

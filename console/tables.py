@@ -86,6 +86,20 @@ def make_table(
     )
 
 
+def narrow(
+    request: HttpRequest, rows: QuerySet[Any], statuses: Sequence[tuple[str, Any]]
+) -> tuple[QuerySet[Any], dict[str, Any]]:
+    """Rows by `?q=` in their names and by `?status=`, and what filtered_list.html needs to ask."""
+    query, status = request.GET.get("q", "").strip(), request.GET.get("status", "")
+    chosen = status if status in dict(statuses) else ""
+    if query:
+        rows = rows.filter(name__icontains=query)
+    if chosen:
+        rows = rows.filter(status=chosen)
+    asked = {"query": query, "status_choices": statuses, "chosen_status": chosen}
+    return rows, asked | {"is_filtered": bool(query or chosen)}
+
+
 def _heading(column: Column, sort: str) -> Heading:
     order = ""
     if column.sort and sort.removeprefix("-") == column.sort:

@@ -23,7 +23,7 @@ from console.pages import (
     show_live,
 )
 from training import services
-from training.choices import EVALUATION_TRANSITIONS
+from training.choices import EVALUATION_TRANSITIONS, EvaluationStatus
 from training.models import DatasetSplit, Evaluation
 
 UNSETTLED = [status for status, onward in EVALUATION_TRANSITIONS.items() if onward]
@@ -33,34 +33,34 @@ UNSETTLED = [status for status, onward in EVALUATION_TRANSITIONS.items() if onwa
 def evaluation_list(request: ConsoleRequest) -> HttpResponse:
     rows = Evaluation.objects.of(request.organization).select_related("split__version__dataset")
     moving = rows.filter(status__in=UNSETTLED).exists()
+    rows, asked = tables.narrow(request, rows, EvaluationStatus.choices)
     table = tables.make_table(
         request,
         label=_("Evaluations"),
         columns=[
             tables.Column(_("Name"), sort="name"),
             tables.Column(_("Status"), sort="status"),
-            tables.Column(_("Exact match, by model")),
+            tables.Column(_("By model")),
             tables.Column(_("Split"), minor=True),
             tables.Column(_("Created"), sort="created_at"),
         ],
         rows=rows,
         row_template="console/evaluations/_row.html",
         default_sort="-created_at",
+        filtered=asked["is_filtered"],
     )
     for evaluation in table.page:
-        evaluation.scores = [
-            (name, evaluation.results.get(name, {}).get("exact_match"))
-            for name in evaluation.model_names
-        ]
+        evaluation.figure = next(iter(intervals.figures(evaluation)), None)
     return show_live(
         request,
-        "console/evaluations/list.html",
+        "console/filtered_list.html",
         "console/evaluations/_list.html",
         {
             "title": _("Evaluations"),
             "lede": _("Served models on the same questions, scored alike."),
             "actions": "console/evaluations/_actions.html",
             "table": table,
+            **asked,
         },
         moving=moving,
     )

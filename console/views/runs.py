@@ -43,15 +43,11 @@ MEASURES = (
 
 @console_page()
 def run_list(request: ConsoleRequest) -> HttpResponse:
-    query, status = request.GET.get("q", "").strip(), request.GET.get("status", "")
     rows = TrainingRun.objects.of(request.organization).select_related(
         "base_revision__registered_model", "dataset_version__dataset"
     )
     moving = rows.exclude(status__in=TERMINAL).exists()
-    if query:
-        rows = rows.filter(name__icontains=query)
-    if status in RunStatus.values:
-        rows = rows.filter(status=status)
+    rows, asked = tables.narrow(request, rows, RunStatus.choices)
     table = tables.make_table(
         request,
         label=_("Training runs"),
@@ -66,20 +62,18 @@ def run_list(request: ConsoleRequest) -> HttpResponse:
         rows=rows,
         row_template="console/runs/_row.html",
         default_sort="-created_at",
-        filtered=bool(query or status),
+        filtered=asked["is_filtered"],
     )
     return show_live(
         request,
-        "console/runs/list.html",
+        "console/filtered_list.html",
         "console/runs/_list.html",
         {
             "title": _("Training runs"),
             "lede": _("Each run makes a revision of a model from a base and a dataset."),
             "actions": "console/runs/_actions.html",
             "table": table,
-            "query": query,
-            "status_choices": RunStatus.choices,
-            "chosen_status": status,
+            **asked,
         },
         moving=moving,
     )

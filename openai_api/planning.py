@@ -69,7 +69,7 @@ def _hyperparameters(job: FineTuningJob, version: DatasetVersion, tuning: str) -
     if "n_epochs" in given:
         values["epochs"] = float(given["n_epochs"])
     if "batch_size" in given:
-        values |= {"batch_size": given["batch_size"], "gradient_accumulation": 1}
+        values["batch_size"] = given["batch_size"]
     if "learning_rate_multiplier" in given:
         method, base = METHODS[Method(job.method)], job.base_revision
         rate = recipes.usual_rate(method=method, tuning=tuning, base=base)
@@ -78,7 +78,9 @@ def _hyperparameters(job: FineTuningJob, version: DatasetVersion, tuning: str) -
         values["beta"] = given["beta"]
     values["seed"] = job.seed
     values |= dict(job.platform.get("hyperparameters") or {})
-    steps = _steps(version, values)
+    if "batch_size" in values:  # the recipe's accumulation goes with the recipe's own
+        values.setdefault("gradient_accumulation", 1)
+    steps = _steps(version, _usual(job, tuning) | values)
     values.setdefault("log_every_steps", max(1, steps // MEASURED_TIMES))
     if job.validation_file is not None:
         values.setdefault("eval_every_steps", max(1, steps // VALIDATED_TIMES))
@@ -87,10 +89,22 @@ def _hyperparameters(job: FineTuningJob, version: DatasetVersion, tuning: str) -
     return values
 
 
+def _usual(job: FineTuningJob, tuning: str) -> dict[str, Any]:
+    """What the run has where nothing is asked for: its recipe's values, or else the trainer's own."""
+    base = job.base_revision
+    recipe = recipes.default_for(
+        method=METHODS[Method(job.method)],
+        tuning=tuning,
+        model_type=base.model_type,
+        parameters=base.parameter_count,
+    )
+    found = recipe.values_for(parameters=base.parameter_count) if recipe is not None else {}
+    return Hyperparameters().to_json() | found
+
+
 def _steps(version: DatasetVersion, values: Mapping[str, Any]) -> int:
     """About how many steps the run will have; values of the wrong kind are refused later."""
-    usual = Hyperparameters()
-    numbers = [values.get(name, getattr(usual, name)) for name in STEP_FACTORS]
+    numbers = [values[name] for name in STEP_FACTORS]
     if not all(isinstance(each, int | float) and each > 0 for each in numbers):
         return 1
     epochs, batch, accumulated = numbers

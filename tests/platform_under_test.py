@@ -54,12 +54,14 @@ class RunningPlatform:
                 return child
         return None
 
-    def node_processes(self, module: str) -> list[psutil.Process]:
-        """Engines or trainers that this platform's agent started."""
+    def node_processes(self, module: str, name: str = "") -> list[psutil.Process]:
+        """Engines or trainers that this platform's agents started; `name` keeps those in whose
+        command it stands."""
         found = []
         for process in psutil.process_iter():
             command = _command(process)
-            if module in command and any(str(self.data) in part for part in command):
+            is_ours = module in command and any(str(self.data) in part for part in command)
+            if is_ours and any(name in part for part in command):
                 found.append(process)
         return found
 

@@ -97,11 +97,12 @@ class MasterAdamW:
         return kept
 
     def load(self, names: Collection[str], read: Callable[[str], torch.Tensor]) -> None:
-        """Take up `tensors()` of an earlier process, one at a time, weights included."""
+        """Take up `tensors()` of an earlier process, one at a time, weights included. What `read`
+        gives is the optimizer's from then on."""
         self.load_weights(read)
         for (name, _), master in zip(self._trained, self._masters, strict=True):
             self._adamw.state[master] = {
-                moment: read(f"{moment}:{name}").to(master.device, copy=True)
+                moment: read(f"{moment}:{name}").to(master.device)
                 for moment in ("step", "exp_avg", "exp_avg_sq")
                 if f"{moment}:{name}" in names
             }

@@ -1,5 +1,6 @@
 """Jobs from files to a model under its name, with runs whose end the test says."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,44 @@ def test_files_become_a_dataset_version_and_a_run(tmp_path: Path) -> None:
     assert values["learning_rate"] == pytest.approx(0.5 * usual)
     assert planning.shown_hyperparameters(job)["learning_rate_multiplier"] == 0.5
     assert step(job).run == run, "a second step makes no second run"
+
+
+@pytest.mark.parametrize(("method", "steps"), [("supervised", 30), ("dpo", 10)])
+def test_what_is_left_to_the_platform_is_as_the_recipe_says(
+    tmp_path: Path, method: str, steps: int
+) -> None:
+    """And so are the steps at which the validation file is measured."""
+    organization = make_organization()
+    pairs = b"".join(
+        json.dumps(
+            {
+                "input": {"messages": [{"role": "user", "content": f"Where is {n}?"}]},
+                "preferred_output": [{"role": "assistant", "content": "There."}],
+                "non_preferred_output": [{"role": "assistant", "content": "No."}],
+            }
+        ).encode()
+        + b"\n"
+        for n in range(80)
+    )
+    lines = {"supervised": chat_lines(80), "dpo": pairs}[method]
+    train = make_file(organization, lines)
+    held_out = make_file(organization, lines.splitlines(keepends=True)[0])
+    job = step(
+        make_job(
+            tmp_path,
+            training_file=f"file-{train.pk.hex}",
+            validation_file=f"file-{held_out.pk.hex}",
+            method=method,
+        )
+    )
+    assert job.run is not None, job.error
+    values = job.run.hyperparameters
+    recipe = recipes.find(job.run.recipe)
+    assert recipe.values_for(parameters=job.base_revision.parameter_count).items() <= values.items()
+    assert values["eval_every_steps"] == steps // 5
+    shown = planning.shown_hyperparameters(job)
+    assert shown["learning_rate_multiplier"] == 1
+    assert shown["batch_size"] == recipe.examples_a_step.value
 
 
 def test_two_jobs_on_the_same_file_share_its_dataset(tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ for bases under 100 million parameters, for which nobody publishes figures: thos
 runs of the bundled tiny model on its own tasks.
 """
 
+import dataclasses
+
 from django.utils.translation import gettext_lazy as _
 
 from training.recipes.recipe import BILLION, MILLION, Recipe, Setting, Text
@@ -96,35 +98,36 @@ KTO_BETA = {
 TENFOLD = _("Adapters bear and need about ten times the rate of all weights.")
 COMMON = _("What models of this family are commonly trained with.")
 GENTLE = _("Preferences move a trained model a little; higher rates break its language.")
+INSTRUCTED = _("What a model of 7 billion weights was taught to follow instructions with.")
 LARGE_RATE = _("Larger bases want a lower rate.")
 TRIED = _("Among four tried on the bundled tiny model and its task: learns well, and gently.")
 TRIED_GENTLY = _(
     "Of those tried on the bundled tiny model a gentle one that orders most held-out answers rightly."
 )
 
+
+def _and_four_bits(recipe: Recipe, title: Text) -> tuple[Recipe, Recipe]:
+    """The recipe of an adapter, and the same on 4-bit weights: an adapter is trained to the same
+    values whatever its base is kept in (QLoRA, whose figures these are or are like)."""
+    name = recipe.name.replace("-lora", "-qlora")
+    return recipe, dataclasses.replace(recipe, name=name, title=title, tuning="qlora")
+
+
 RECIPES: tuple[Recipe, ...] = (
     # Qwen3, whose makers' own tools give figures
-    Recipe(
-        name="qwen3-sft-lora",
-        version=1,
-        title=_("Qwen3: examples, adapter"),
-        method="sft",
-        tuning="lora",
-        families=QWEN3,
-        parameters_from=TINY,
-        examples_a_step=STEP,
-        settings=_rate(1e-4, COMMON, SWIFT_QWEN3) | THREE | WARMUP | ADAPTER,
-    ),
-    Recipe(
-        name="qwen3-sft-qlora",
-        version=1,
-        title=_("Qwen3: examples, adapter on 4-bit weights"),
-        method="sft",
-        tuning="qlora",
-        families=QWEN3,
-        parameters_from=TINY,
-        examples_a_step=STEP,
-        settings=_rate(1e-4, COMMON, SWIFT_QWEN3) | THREE | WARMUP | ADAPTER,
+    *_and_four_bits(
+        Recipe(
+            name="qwen3-sft-lora",
+            version=1,
+            title=_("Qwen3: examples, adapter"),
+            method="sft",
+            tuning="lora",
+            families=QWEN3,
+            parameters_from=TINY,
+            examples_a_step=STEP,
+            settings=_rate(1e-4, COMMON, SWIFT_QWEN3) | THREE | WARMUP | ADAPTER,
+        ),
+        _("Qwen3: examples, adapter on 4-bit weights"),
     ),
     Recipe(
         name="qwen3-sft-full",
@@ -138,47 +141,35 @@ RECIPES: tuple[Recipe, ...] = (
         settings=_rate(1e-5, COMMON, SWIFT_QWEN3) | THREE | WARMUP,
     ),
     # Examples, any family
-    Recipe(
-        name="sft-lora",
-        version=1,
-        title=_("Examples, adapter"),
-        method="sft",
-        tuning="lora",
-        parameters_from=TINY,
-        parameters_until=LARGE,
-        examples_a_step=STEP,
-        settings=_rate(2e-4, TENFOLD, f"{QLORA}; {LORA_WITHOUT_REGRET}") | THREE | WARMUP | ADAPTER,
+    *_and_four_bits(
+        Recipe(
+            name="sft-lora",
+            version=1,
+            title=_("Examples, adapter"),
+            method="sft",
+            tuning="lora",
+            parameters_from=TINY,
+            parameters_until=LARGE,
+            examples_a_step=STEP,
+            settings=_rate(2e-4, TENFOLD, f"{QLORA}; {LORA_WITHOUT_REGRET}")
+            | THREE
+            | WARMUP
+            | ADAPTER,
+        ),
+        _("Examples, adapter on 4-bit weights"),
     ),
-    Recipe(
-        name="sft-lora-large",
-        version=1,
-        title=_("Examples, adapter, large base"),
-        method="sft",
-        tuning="lora",
-        parameters_from=LARGE,
-        examples_a_step=STEP,
-        settings=_rate(1e-4, LARGE_RATE, QLORA) | THREE | WARMUP | ADAPTER,
-    ),
-    Recipe(
-        name="sft-qlora",
-        version=1,
-        title=_("Examples, adapter on 4-bit weights"),
-        method="sft",
-        tuning="qlora",
-        parameters_from=TINY,
-        parameters_until=LARGE,
-        examples_a_step=STEP,
-        settings=_rate(2e-4, TENFOLD, f"{QLORA}; {LORA_WITHOUT_REGRET}") | THREE | WARMUP | ADAPTER,
-    ),
-    Recipe(
-        name="sft-qlora-large",
-        version=1,
-        title=_("Examples, adapter on 4-bit weights, large base"),
-        method="sft",
-        tuning="qlora",
-        parameters_from=LARGE,
-        examples_a_step=STEP,
-        settings=_rate(1e-4, LARGE_RATE, QLORA) | THREE | WARMUP | ADAPTER,
+    *_and_four_bits(
+        Recipe(
+            name="sft-lora-large",
+            version=1,
+            title=_("Examples, adapter, large base"),
+            method="sft",
+            tuning="lora",
+            parameters_from=LARGE,
+            examples_a_step=STEP,
+            settings=_rate(1e-4, LARGE_RATE, QLORA) | THREE | WARMUP | ADAPTER,
+        ),
+        _("Examples, adapter on 4-bit weights, large base"),
     ),
     Recipe(
         name="sft-full",
@@ -188,28 +179,21 @@ RECIPES: tuple[Recipe, ...] = (
         tuning="full",
         parameters_from=TINY,
         examples_a_step=STEP,
-        settings=_rate(2e-5, COMMON, ALPACA) | THREE | WARMUP,
+        settings=_rate(2e-5, INSTRUCTED, ALPACA) | THREE | WARMUP,
     ),
     # Preferences
-    Recipe(
-        name="dpo-lora",
-        version=1,
-        title=_("Preferred answers, adapter"),
-        method="dpo",
-        tuning="lora",
-        parameters_from=TINY,
-        examples_a_step=PREFERENCES,
-        settings=_rate(5e-6, GENTLE, ZEPHYR) | ONCE | LONG_WARMUP | ADAPTER | BETA,
-    ),
-    Recipe(
-        name="dpo-qlora",
-        version=1,
-        title=_("Preferred answers, adapter on 4-bit weights"),
-        method="dpo",
-        tuning="qlora",
-        parameters_from=TINY,
-        examples_a_step=PREFERENCES,
-        settings=_rate(5e-6, GENTLE, ZEPHYR) | ONCE | LONG_WARMUP | ADAPTER | BETA,
+    *_and_four_bits(
+        Recipe(
+            name="dpo-lora",
+            version=1,
+            title=_("Preferred answers, adapter"),
+            method="dpo",
+            tuning="lora",
+            parameters_from=TINY,
+            examples_a_step=PREFERENCES,
+            settings=_rate(5e-6, GENTLE, ZEPHYR) | ONCE | LONG_WARMUP | ADAPTER | BETA,
+        ),
+        _("Preferred answers, adapter on 4-bit weights"),
     ),
     Recipe(
         name="dpo-full",
@@ -222,33 +206,22 @@ RECIPES: tuple[Recipe, ...] = (
         settings=_rate(5e-7, GENTLE, ZEPHYR) | ONCE | LONG_WARMUP | BETA,
     ),
     # Answers marked good or bad
-    Recipe(
-        name="kto-lora",
-        version=1,
-        title=_("Good and bad answers, adapter"),
-        method="kto",
-        tuning="lora",
-        parameters_from=TINY,
-        examples_a_step=LABELS,
-        settings=_rate(5e-5, TENFOLD, f"{KTO}, ten times; {LORA_WITHOUT_REGRET}")
-        | ONCE
-        | LONG_WARMUP
-        | ADAPTER
-        | KTO_BETA,
-    ),
-    Recipe(
-        name="kto-qlora",
-        version=1,
-        title=_("Good and bad answers, adapter on 4-bit weights"),
-        method="kto",
-        tuning="qlora",
-        parameters_from=TINY,
-        examples_a_step=LABELS,
-        settings=_rate(5e-5, TENFOLD, f"{KTO}, ten times; {LORA_WITHOUT_REGRET}")
-        | ONCE
-        | LONG_WARMUP
-        | ADAPTER
-        | KTO_BETA,
+    *_and_four_bits(
+        Recipe(
+            name="kto-lora",
+            version=1,
+            title=_("Good and bad answers, adapter"),
+            method="kto",
+            tuning="lora",
+            parameters_from=TINY,
+            examples_a_step=LABELS,
+            settings=_rate(5e-5, TENFOLD, f"{KTO}, ten times; {LORA_WITHOUT_REGRET}")
+            | ONCE
+            | LONG_WARMUP
+            | ADAPTER
+            | KTO_BETA,
+        ),
+        _("Good and bad answers, adapter on 4-bit weights"),
     ),
     Recipe(
         name="kto-full",

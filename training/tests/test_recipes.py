@@ -6,6 +6,7 @@ from common.errors import InvalidInput
 from trainer.spec import METHODS, Hyperparameters
 from training import recipes
 from training.choices import Tuning
+from training.recipes import book
 from training.recipes.book import RECIPES
 
 SIZES = (4_700_000, 596_000_000, 8_190_000_000, 32_760_000_000, None)
@@ -25,6 +26,24 @@ def test_a_recipe_gives_values_that_the_trainer_takes_each_with_a_reason(
         assert all(str(setting.reason) for setting in settings.values())
     assert ("lora_rank" in values) == (recipe.tuning != "full")
     assert ("beta" in values) == (recipe.method != "sft")
+
+
+def test_a_figure_is_somebodys_or_says_that_it_is_ours() -> None:
+    known = {
+        part
+        for name, part in vars(book).items()
+        if name.isupper() and isinstance(part, str) and part
+    }
+    for recipe in RECIPES:
+        for name, setting in {**recipe.settings, "step": recipe.examples_a_step}.items():
+            assert all(
+                any(part.startswith(source) for source in known)
+                for part in setting.source.split("; ")
+                if part
+            ), (recipe.key, name)
+            assert recipe.families or "this family" not in str(setting.reason), recipe.key
+        if recipe.parameters_until == book.TINY:
+            assert recipe.settings["learning_rate"].source == book.OURS
 
 
 def test_names_with_versions_are_unique() -> None:

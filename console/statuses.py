@@ -25,6 +25,8 @@ LOOKS: dict[str, Look] = {
     "starting": Look("move", "moving", _("Starting")),
     "running": Look("move", "moving", _("Running")),
     "saving": Look("move", "moving", _("Saving")),
+    "merging": Look("move", "moving", _("Merging")),
+    "comparing": Look("move", "moving", _("Comparing")),
     "publishing": Look("move", "moving", _("Publishing")),
     "evaluating": Look("move", "moving", _("Evaluating")),
     "yielding": Look("move", "moving", _("Yielding")),

@@ -21,6 +21,7 @@ from console.views import (
     keys,
     load_tests,
     members,
+    merges,
     models,
     organizations,
     overview,
@@ -53,6 +54,10 @@ urlpatterns = [
     path("models/<uuid:model_id>/", models.model_detail, name="model"),
     path("models/revisions/<uuid:revision_id>/", models.revision_detail, name="revision"),
     path("models/revisions/<uuid:revision_id>/alias/", models.move_alias, name="move_alias"),
+    path(
+        "models/revisions/<uuid:revision_id>/merge/", merges.merge_revision, name="merge_revision"
+    ),
+    path("models/revisions/<uuid:revision_id>/merges/", merges.merges_part, name="revision_merges"),
     path("models/<uuid:model_id>/gates/", gates.gate_set, name="gate_set"),
     path(
         "models/<uuid:model_id>/gates/<slug:alias>/remove/", gates.gate_remove, name="gate_remove"

@@ -114,6 +114,6 @@ def refusal(
         return Refusal(
             "unsupported_adapter",
             f"The built-in engine runs {name} through transformers' modules, without adapters.",
-            f"{ANY_ENGINE}, or publish the adapter merged into its base and deploy that.",
+            f"{ANY_ENGINE}, or merge the adapter into its base (on its page) and deploy that.",
         )
     return None

@@ -85,7 +85,7 @@ KNOWN = (
     Known(
         "unsupported_adapter",
         "The engine has no adapters for this kind of model.",
-        "Publish the adapter merged into its base and deploy that, or use another engine.",
+        "Merge the adapter into its base (on its page) and deploy that, or use another engine.",
         r"does not support LoRA|LoRA rank \d+ is greater than",
     ),
     Known(

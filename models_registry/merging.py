@@ -101,6 +101,14 @@ def get_merge(organization: Organization, merge_id: UUID) -> RevisionMerge:
     return merge
 
 
+def uses_dora(revision: Revision) -> bool:
+    """Whether the revision is an adapter that rescales its base, which no engine adds on the way."""
+    if revision.kind != RevisionKind.ADAPTER:
+        return False
+    trained = revision.lineage.get("hyperparameters") or {}
+    return bool(revision.facts.get("dora")) or trained.get("lora_variant") == "dora"
+
+
 def default_name(adapter: Revision) -> str:
     """What the merged model is called where nobody says otherwise."""
     return adapter.registered_model.name[: 96 - len(SUFFIX)].rstrip("._-") + SUFFIX

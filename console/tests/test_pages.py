@@ -24,6 +24,7 @@ POSTS = {  # answer to POST alone
     "theme",
     "language",
     "gate_remove",
+    "merge_revision",
     "move_alias",
     "run_cancel",
     "run_pause",

@@ -11,6 +11,7 @@ from deployments.planning import ServeSettings
 from deployments.variants import Content
 from engines import architectures
 from engines.host import ADAPTER_ENGINES, SpecError
+from models_registry import merging
 from models_registry.choices import RevisionKind
 from models_registry.models import Revision
 from models_registry.models.registered_model import NAME
@@ -91,6 +92,14 @@ def _check_servable(revision: Revision, engine: str) -> None:
             field="revision_id",
             remedy="Deploy a base revision or a full fine-tune; adapters are served by "
             f"{', '.join(sorted(ADAPTER_ENGINES))}.",
+        )
+    if merging.uses_dora(revision):
+        raise NotServable(
+            f"{revision} is a DoRA adapter: it rescales its base's weights, which engines cannot do"
+            " for one request among others.",
+            field="revision_id",
+            remedy=f"Merge it first (POST /api/v1/revisions/{revision.pk}/merge/, or the button on"
+            " its page), then deploy the merged revision.",
         )
     base = adapters.base_of(revision)
     refusal = architectures.refusal(

@@ -11,6 +11,7 @@ from deployments import selectors, services
 from deployments.choices import DeploymentStatus, ReplicaStatus
 from deployments.models import Deployment, Route
 from deployments.tests.make import make_deployment, make_replica
+from models_registry.models import Revision
 from models_registry.tests.make import make_adapter_revision, make_revision
 
 pytestmark = pytest.mark.django_db
@@ -74,6 +75,16 @@ def test_an_adapter_is_refused_where_its_base_takes_none(tmp_path: Path) -> None
             tmp_path, revision=make_adapter_revision(tmp_path, base), engine="transformers"
         )
     assert refused.value.remedy
+
+
+def test_a_dora_adapter_is_to_be_merged_first(tmp_path: Path) -> None:
+    adapter = make_adapter_revision(tmp_path, make_revision(tmp_path))
+    Revision.objects.filter(pk=adapter.pk).update(facts={"dora": True})
+    adapter.refresh_from_db()
+    for engine in ("transformers", "vllm"):
+        with pytest.raises(services.NotServable, match="is a DoRA adapter") as refused:
+            make_deployment(tmp_path, revision=adapter, engine=engine)
+        assert f"POST /api/v1/revisions/{adapter.pk}/merge/" in refused.value.remedy
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ WEIGHTS = "adapter_model.safetensors"
 LARGEST_CONFIG_BYTES = 1 << 20
 LARGEST_WEIGHTS_BYTES = 8 << 30
 MAX_RANK = 512
-MERGE = "merge it into its base (merge_and_unload) and serve the result"
+MERGE = "merge it into its base (POST /api/v1/revisions/ID/merge/) and serve the result"
 TENSOR = re.compile(
     r"base_model\.model\.model\.layers\.(\d+)\.(self_attn|mlp)\.(\w+)\.lora_([AB])\.weight"
 )

@@ -233,11 +233,13 @@ def short_number(value: float) -> str:
 
 def as_csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """The rows as CSV, safe to open in a spreadsheet (no cell starts a formula)."""
+    return csv_rows([header]) + csv_rows(rows)
+
+
+def csv_rows(rows: Iterable[Sequence[object]]) -> str:
+    """Likewise, without a header."""
     out = io.StringIO()
-    writer = csv.writer(out)
-    writer.writerow(header)
-    for row in rows:
-        writer.writerow([_plain_cell(cell) for cell in row])
+    csv.writer(out).writerows([_plain_cell(cell) for cell in row] for row in rows)
     return out.getvalue()
 
 

@@ -235,6 +235,7 @@ def _conclude(evaluation: Evaluation, *, now: datetime) -> None:
     with leases.finish(evaluation) as current:
         _count(current)
         current.results = results.summarize(current)
+        _tell_unjudged(current)
         current.comparisons = results.against_baseline(current, found)
         current.problems = likelihood.problems(current)
         current.waiting_since = None
@@ -247,6 +248,23 @@ def _conclude(evaluation: Evaluation, *, now: datetime) -> None:
             return
         results.keep(current, revisions, found, now=now)
         _end(current, E.SUCCEEDED, "answered", "", now=now)
+
+
+def _tell_unjudged(evaluation: Evaluation) -> None:
+    """How many answers a judge could not be understood about, beside the figures it counts in."""
+    for name, by_judge in judging.count_failures(evaluation).items():
+        result = evaluation.results[name]
+        result["unjudged"] = by_judge
+        for judge, count in by_judge.items():
+            said = (
+                f"{count} of {result['examples']} answers have no verdict that could be understood"
+            )
+            tail = (
+                ", too many for a gate."
+                if judge in results.hardly_judged(evaluation)[name]
+                else "."
+            )
+            evaluation.problems[f"{judge} of {name}"] = said + tail
 
 
 def _revisions(evaluation: Evaluation) -> dict[str, UUID]:

@@ -9,26 +9,27 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from django.conf import settings
 from django.db import connection
-from django.db.models import QuerySet
+from django.db.models import Count, QuerySet
 
 from accounts import services as accounts
 from accounts.choices import Scope
 from common.texts import storable
 from models_registry import storage
 from training import asking, chat_lines, results
-from training.asking import Question, Reply, Wait
+from training.asking import Outcome, Question, Reply, Wait
 from training.metrics import judge as judging
 from training.metrics.judge import Judge
 from training.models import Evaluation, EvaluationAnswer
 
 ROUND = 32  # lines between two writes
 KEY_LIFE = timedelta(minutes=15)
+DRAWN = {"temperature": 0.7, "seed": 1, "max_tokens": 2 * judging.MAX_TOKENS}
 NOT_UNDERSTOOD = "The judge's answer could not be understood."
 NO_ANSWER = "There was no answer to judge."
 
@@ -69,18 +70,51 @@ def judge_for_a_while(evaluation: Evaluation, *, seconds: float, now: datetime) 
                 if time.monotonic() >= until or judge.model in waits:
                     break
                 asked = list(_questions(evaluation, judge, lines))
-                outcome = asking.ask(
-                    [question for question, _ in asked],
-                    base_url=settings.FACTORY_GATEWAY_URL,
-                    secret=key.secret,
-                    max_tokens=judging.MAX_TOKENS,
-                    seconds=until - time.monotonic(),
-                )
+                outcome = _ask([question for question, _ in asked], key.secret, until)
                 waits |= outcome.waits
-                _store({question.key: about for question, about in asked}, outcome.replies)
+                replies = _ask_again(judge, outcome.replies, key.secret, until)
+                _store({question.key: about for question, about in asked}, replies)
     finally:
         accounts.revoke_api_key(organization=evaluation.organization, key_id=key.row.pk, now=now)
     return waits
+
+
+def count_failures(evaluation: Evaluation) -> dict[str, dict[str, int]]:
+    """By model and judge, how many answers it was asked about without a verdict that could be
+    understood. Where there are none there is no entry."""
+    found: dict[str, dict[str, int]] = {}
+    for judge in results.judges(evaluation):
+        rows = EvaluationAnswer.objects.filter(
+            evaluation=evaluation, notes__has_key=judge.name
+        ).exclude(scores__has_key=judge.name)
+        counted = rows.order_by().values_list("model_name").annotate(count=Count("pk"))
+        for model_name, count in counted:
+            found.setdefault(model_name, {})[judge.name] = count
+    return found
+
+
+def _ask(questions: list[Question], secret: str, until: float) -> Outcome:
+    return asking.ask(
+        questions,
+        base_url=settings.FACTORY_GATEWAY_URL,
+        secret=secret,
+        max_tokens=judging.MAX_TOKENS,
+        seconds=max(0.0, until - time.monotonic()),
+    )
+
+
+def _ask_again(judge: Judge, replies: list[Reply], secret: str, until: float) -> list[Reply]:
+    """Where an answer of the judge cannot be understood, once more: as it came at temperature 0 it
+    would come again, so it is drawn, from a seed of its own that makes it repeatable."""
+    lost = {
+        reply.question.key: replace(reply.question, body={**reply.question.body, **DRAWN})
+        for reply in replies
+        if not reply.error and judging.read(judge, reply.text) is None
+    }
+    if not lost:
+        return replies
+    second = {reply.question.key: reply for reply in _ask([*lost.values()], secret, until).replies}
+    return [second.get(reply.question.key, reply) for reply in replies]
 
 
 def _open(evaluation: Evaluation, judge: Judge) -> QuerySet[EvaluationAnswer]:

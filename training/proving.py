@@ -92,7 +92,8 @@ def metrics_of(conditions: tuple[Condition, ...]) -> list[dict[str, object]]:
 
 
 def _follow(trial: Trial, *, now: datetime) -> None:
-    evaluation = Evaluation.objects.filter(pk=trial.evaluation_id).first()
+    rows = Evaluation.objects.filter(pk=trial.evaluation_id) if trial.evaluation_id else None
+    evaluation = rows.first() if rows is not None else None
     if evaluation is None:
         trial.transition(T.FAILED, now=now, reason="deleted", message="It was deleted.")
     elif evaluation.status == EvaluationStatus.SUCCEEDED:

@@ -18,6 +18,7 @@ from training.metrics.judge import Judge
 from training.metrics.paired import Comparison, Scores
 from training.models import Evaluation, EvaluationAnswer
 
+MOST_UNJUDGED = 0.05  # of the answers; beyond it no gate goes by what the judge said
 Figures = dict[str, dict[str, Comparison]]  # by model, by metric
 
 
@@ -121,6 +122,7 @@ def keep(
 ) -> None:
     """Attach each model's figures to the revision that answered, with the intervals of its lead on
     the other revisions: gates read them."""
+    untrusted = hardly_judged(evaluation)
     for name, revision_id in revisions.items():
         result = evaluation.results[name]
         measured = measures.find(evaluation.metrics, result["metrics"])
@@ -138,7 +140,11 @@ def keep(
                 "dataset_name": str(evaluation.split.version),
                 "dataset_version_id": evaluation.split.version_id,
                 "examples": result["examples"],
-                "metrics": result["metrics"],
+                "metrics": {
+                    each: value
+                    for each, value in result["metrics"].items()
+                    if each not in untrusted.get(name, ())
+                },
                 "measures": {
                     each: what.as_json() for each, what in measured.items() if what.key != each
                 },
@@ -146,6 +152,18 @@ def keep(
                 "created_at": now,
             },
         )
+
+
+def hardly_judged(evaluation: Evaluation) -> dict[str, set[str]]:
+    """By model, the judges whose mean says little: too many answers have no verdict of theirs."""
+    return {
+        name: {
+            judge
+            for judge, count in result.get("unjudged", {}).items()
+            if count > MOST_UNJUDGED * result["examples"]
+        }
+        for name, result in evaluation.results.items()
+    }
 
 
 def judges(evaluation: Evaluation) -> list[Judge]:

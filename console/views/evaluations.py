@@ -1,8 +1,10 @@
 """Evaluations: base and candidate side by side, answer by answer."""
 
+from collections.abc import Iterator
 from uuid import UUID
 
-from django.http import HttpResponse
+from django.db.models import Max
+from django.http import HttpResponse, StreamingHttpResponse
 from django.shortcuts import get_object_or_404
 from django.urls import reverse
 from django.utils.translation import gettext as _
@@ -10,8 +12,8 @@ from django.views.decorators.http import require_POST
 
 from accounts.choices import Capability
 from common.errors import DomainError
-from console import charts, intervals, offers, tables
-from console.downloads import csv_download
+from console import intervals, offers, tables
+from console.downloads import csv_stream
 from console.evaluation_forms import EvaluationForm
 from console.pages import (
     ConsoleRequest,
@@ -26,6 +28,7 @@ from training import services
 from training.choices import EVALUATION_TRANSITIONS, EvaluationStatus
 from training.models import DatasetSplit, Evaluation
 
+LINES_A_PIECE = 200
 UNSETTLED = [status for status, onward in EVALUATION_TRANSITIONS.items() if onward]
 
 
@@ -151,13 +154,20 @@ def evaluation_cancel(request: ConsoleRequest, evaluation_id: UUID) -> HttpRespo
 
 
 @console_page()
-def evaluation_csv(request: ConsoleRequest, evaluation_id: UUID) -> HttpResponse:
+def evaluation_csv(request: ConsoleRequest, evaluation_id: UUID) -> StreamingHttpResponse:
     evaluation = find(request, evaluation_id)
+    header = ["line", "model", "prompt", "expected", "answer", "is_exact", "error"]
+    return csv_stream(header, _pages(evaluation), f"{evaluation.name}-answers.csv")
+
+
+def _pages(evaluation: Evaluation) -> Iterator[list[tuple[object, ...]]]:
+    """All answers, some lines at a time."""
+    last = evaluation.answers.aggregate(last=Max("line"))["last"] or 0
     rows = evaluation.answers.order_by("line", "model_name").values_list(
         "line", "model_name", "prompt", "expected", "answer", "is_exact", "error"
     )
-    header = ["line", "model", "prompt", "expected", "answer", "is_exact", "error"]
-    return csv_download(charts.as_csv(header, rows), f"{evaluation.name}-answers.csv")
+    for first in range(0, last + 1, LINES_A_PIECE):
+        yield list(rows.filter(line__gte=first, line__lt=first + LINES_A_PIECE))
 
 
 def find(request: ConsoleRequest, evaluation_id: UUID) -> Evaluation:

@@ -14,9 +14,9 @@ from training.metrics.scorer import OptionError
 
 MODES = ("score", "pairs")
 MAX_RUBRIC_CHARACTERS = 8000
-REASON_CHARACTERS = 600
+REASON_CHARACTERS = 400
 LOWEST, HIGHEST = 1, 5
-MAX_TOKENS = 512
+MAX_TOKENS = 1024  # room for the longest reason that the schema allows, and for closing it
 TEXT_CHARACTERS = 24_000  # of each part of what is judged
 
 

@@ -85,6 +85,9 @@ class EvaluationAnswer(Identified):
                 fields=["evaluation", "model_name", "line"], name="evaluation_answer_once"
             ),
         ]
+        indexes = [
+            models.Index(fields=["evaluation", "line", "model_name"], name="evaluation_answer_by_line")
+        ]
 
     def __str__(self) -> str:
         return f"{self.model_name} line {self.line}"

@@ -114,6 +114,10 @@ def test_a_verdict_that_cannot_be_understood_is_left_out(
     done = run(want(metrics=[SCORE], limit=2, model_names=["tuned"]))
     assert done.status == EvaluationStatus.SUCCEEDED
     assert "judge" not in done.results["tuned"]["metrics"]
+    assert done.results["tuned"]["unjudged"] == {"judge": 2}
+    assert "2 of 2 answers" in done.problems["judge of tuned"]
+    asked = [body for body in platform.bodies if body["model"] == "judge"]
+    assert [body["temperature"] for body in asked] == [0, 0, 0.7, 0.7]  # once more, then no more
     assert EvaluationAnswer.objects.values_list("notes__judge", flat=True)[0] == (
         judging.NOT_UNDERSTOOD
     )

@@ -157,10 +157,10 @@ def evaluation_cancel(request: ConsoleRequest, evaluation_id: UUID) -> HttpRespo
 def evaluation_csv(request: ConsoleRequest, evaluation_id: UUID) -> StreamingHttpResponse:
     evaluation = find(request, evaluation_id)
     header = ["line", "model", "prompt", "expected", "answer", "is_exact", "error"]
-    return csv_stream(header, _pages(evaluation), f"{evaluation.name}-answers.csv")
+    return csv_stream(header, answer_pages(evaluation), f"{evaluation.name}-answers.csv")
 
 
-def _pages(evaluation: Evaluation) -> Iterator[list[tuple[object, ...]]]:
+def answer_pages(evaluation: Evaluation) -> Iterator[list[tuple[object, ...]]]:
     """All answers, some lines at a time."""
     last = evaluation.answers.aggregate(last=Max("line"))["last"] or 0
     rows = evaluation.answers.order_by("line", "model_name").values_list(

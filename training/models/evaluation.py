@@ -86,7 +86,9 @@ class EvaluationAnswer(Identified):
             ),
         ]
         indexes = [
-            models.Index(fields=["evaluation", "line", "model_name"], name="evaluation_answer_by_line")
+            models.Index(
+                fields=["evaluation", "line", "model_name"], name="evaluation_answer_by_line"
+            )
         ]
 
     def __str__(self) -> str:

@@ -31,7 +31,7 @@ class Judged(Handler):
 
     server: Served
 
-    def do_POST(self) -> None:  # the base class calls it so
+    def do_POST(self) -> None:  # noqa: N802 - as the base class calls it
         data = self.rfile.read(int(self.headers["Content-Length"]))
         body = json.loads(data)
         if body["model"] != "judge":

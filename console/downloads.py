@@ -30,8 +30,12 @@ async def _pieces(
 ) -> AsyncIterator[bytes]:
     """Pages are read in threads: a sync iterator would be read to its end before any is sent."""
     yield ("\ufeff" + charts.as_csv(header, [])).encode()
-    while (page := await sync_to_async(next)(pages, None)) is not None:
+    while (page := await sync_to_async(_next)(pages)) is not None:
         yield charts.csv_rows(page).encode()
+
+
+def _next(pages: Iterator[Sequence[Sequence[object]]]) -> Sequence[Sequence[object]] | None:
+    return next(pages, None)
 
 
 def text_download(text: str, name: str) -> HttpResponse:

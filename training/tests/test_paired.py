@@ -5,6 +5,7 @@ import time
 import numpy as np
 import pytest
 
+from training.metrics import paired
 from training.metrics.paired import compare, interval
 
 
@@ -65,3 +66,40 @@ def test_a_hundred_thousand_lines_are_quick_and_as_wide_as_theory_says(kinds: st
     half = 1.96 * values.std() / np.sqrt(len(values))
     assert low == pytest.approx(values.mean() - half, abs=0.1 * half)
     assert high == pytest.approx(values.mean() + half, abs=0.1 * half)
+
+
+def test_three_lines_give_the_interval_that_can_be_counted_out() -> None:
+    # of 27 samples of (0, 0, 1) 8 have mean 0 and one has mean 1: both tails hold more than 2.5 %
+    assert interval(np.array([0.0, 0.0, 1.0])) == (0.0, 1.0)
+    # of (0, 0, 0, 0, 0, 1) samples without the 1 are (5/6)^6 = 33 %, those with three or more of it
+    # 6.2 %, with four or more 0.9 %: the upper end is three sixths
+    assert interval(np.array([0.0] * 5 + [1.0])) == (0.0, pytest.approx(0.5))
+
+
+def test_where_all_lines_are_tied_nobody_is_better() -> None:
+    same = np.array([0.3, 1.0, 0.0])
+    seen = compare(same, same)
+    assert seen is not None
+    assert (seen.low, seen.high, seen.verdict, seen.ties) == (0.0, 0.0, "unclear", 3)
+
+
+def test_pairs_and_not_sides_are_drawn() -> None:
+    easy = np.linspace(0, 1, 200)  # the lines differ widely, the models by a hair on every line
+    seen = compare(easy, easy + 0.01)
+    assert seen is not None
+    assert (seen.low, seen.high) == (pytest.approx(0.01), pytest.approx(0.01))
+    assert seen.verdict == "better"
+
+
+@pytest.mark.parametrize(("lines", "least"), [(20, 0.91), (100, 0.92)])
+def test_the_interval_holds_the_truth_as_often_as_it_says(
+    lines: int, least: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paired, "RESAMPLES", 1000)
+    rng = np.random.default_rng(5)
+    shares = [0.2, 0.5, 0.3]  # lost, tied, won: the true lead is 0.1
+    rounds, held = 400, 0
+    for number in range(rounds):
+        low, high = interval(rng.choice([-1.0, 0.0, 1.0], lines, p=shares), seed=number)
+        held += low <= 0.1 + 1e-9 and high >= 0.1 - 1e-9
+    assert least <= held / rounds <= 0.985

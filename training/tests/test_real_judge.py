@@ -35,7 +35,7 @@ class Judged(Handler):
         data = self.rfile.read(int(self.headers["Content-Length"]))
         body = json.loads(data)
         if body["model"] != "judge":
-            self.rfile = io.BytesIO(data)  # type: ignore[assignment]
+            self.rfile = io.BytesIO(data)
             return super().do_POST()
         self.server.bodies.append(body)
         engine = self.server.engine

@@ -32,6 +32,18 @@ class EvaluationForm(forms.Form):
     max_tokens = forms.IntegerField(
         label=_("Longest answer, tokens"), min_value=1, max_value=32768, initial=128
     )
+    num_fewshot = forms.IntegerField(
+        label=_("Examples before each question"),
+        required=False,
+        min_value=0,
+        max_value=100,
+        help_text=_("Of a benchmark task. Empty: as many as the task says."),
+    )
+    as_chat = forms.BooleanField(
+        label=_("Ask as a chat"),
+        required=False,
+        help_text=_("Of a benchmark task: in the model's chat template."),
+    )
     past = forms.MultipleChoiceField(
         label=_("Exact match looks past"),
         choices=PAST,
@@ -55,6 +67,7 @@ class EvaluationForm(forms.Form):
             ("chrf", _("chrF: runs of characters in common")),
             ("contains", _("The expected answer is somewhere in the answer")),
             ("numeric", _("The last number is the expected one")),
+            ("perplexity", _("Perplexity: how likely the model finds the expected answers")),
         ],
     )
     numeric_tolerance = forms.FloatField(

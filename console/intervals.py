@@ -9,8 +9,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from console import charts
-from training.metrics import reading
-from training.metrics.judge import Judge
+from training.metrics import measures
 from training.models import Evaluation
 
 WIDTH = 1000.0
@@ -108,6 +107,7 @@ def pictures(evaluation: Evaluation) -> list[Picture]:
     titles = {
         "share": _("Difference in percentage points"),
         "rating": _("Difference in rating, 1 to 5"),
+        "number": _("Difference, as measured"),
     }
     return [_picture(titles[unit], unit, rows[unit]) for unit in titles if unit in rows]
 
@@ -129,16 +129,16 @@ def label_of(metric: str) -> str:
         "contains": _("Contains the expected"),
         "numeric": _("Number"),
         "regex": _("Pattern"),
+        "loss": _("Loss, nats a token"),
+        "perplexity": _("Perplexity"),
+        "bits_per_byte": _("Bits a byte"),
     }
     return known.get(metric, metric)
 
 
 def unit_of(evaluation: Evaluation, metric: str) -> str:
-    """share or rating."""
-    for each in reading.read(evaluation.metrics):
-        if each.name == metric and isinstance(each, Judge) and each.mode == "score":
-            return "rating"
-    return "share"
+    """share, rating or number."""
+    return measures.find(evaluation.metrics, [metric])[metric].unit
 
 
 def amount(value: float | None, unit: str) -> str:

@@ -43,7 +43,10 @@ def dataset_versions(organization: Organization) -> list[Choice]:
 def splits(organization: Organization) -> list[Choice]:
     """Splits of its dataset versions, those not meant for training first."""
     rows = DatasetSplit.objects.filter(version__dataset__organization=organization)
-    found = list(rows.select_related("version__dataset").order_by("-version__created_at")[:MOST])
+    newest = rows.select_related("version__dataset").order_by("-version__created_at")[:MOST]
+    found = [
+        row for row in newest if row.version.report.get("evaluated_split", row.name) == row.name
+    ]
     found.sort(key=lambda split: split.name == "train")
     return [(str(row.pk), f"{row} ({row.examples:,})") for row in found]
 

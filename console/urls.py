@@ -6,6 +6,7 @@ from console.views import (
     api_jobs,
     audit,
     autoscaling,
+    benchmarks,
     changing,
     chips,
     dataset_findings,
@@ -103,6 +104,7 @@ urlpatterns = [
     path("fine-tuning-jobs/", api_jobs.api_job_list, name="api_jobs"),
     path("fine-tuning-jobs/<str:job_id>/", api_jobs.api_job_detail, name="api_job"),
     path("evaluations/", evaluations.evaluation_list, name="evaluations"),
+    path("benchmarks/new/", benchmarks.task_upload, name="benchmark_upload"),
     path("evaluations/new/", evaluations.evaluation_create, name="evaluation_create"),
     path("evaluations/<uuid:evaluation_id>/", evaluations.evaluation_detail, name="evaluation"),
     path(

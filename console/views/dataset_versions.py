@@ -15,8 +15,9 @@ from common.errors import DomainError
 from console import dataset_plan, dataset_report, findings, offers
 from console.dataset_pages import crumbs_of, find_version, title_of
 from console.pages import ConsoleRequest, console_page, done, refuse, show_live
+from console.views import benchmarks
 from training import selectors, services
-from training.choices import CountStatus, VersionStatus
+from training.choices import CountStatus, DatasetKind, VersionStatus
 from training.models import DatasetSplit, DatasetVersion, TokenCount
 
 ERRORS_A_PAGE = 25
@@ -26,6 +27,8 @@ TRAIN = "train"
 @console_page()
 def version_detail(request: ConsoleRequest, version_id: UUID) -> HttpResponse:
     version = find_version(request, version_id)
+    if version.kind == DatasetKind.LM_TASK:
+        return benchmarks.show_task(request, version)
     is_checking = version.status == VersionStatus.CHECKING
     context = {
         "title": title_of(version),

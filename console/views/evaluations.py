@@ -92,6 +92,8 @@ def evaluation_create(request: ConsoleRequest) -> HttpResponse:
                 limit=asked["limit"],
                 max_tokens=asked["max_tokens"],
                 metrics=form.metrics(),
+                num_fewshot=asked["num_fewshot"],
+                as_chat=asked["as_chat"],
                 actor=request.actor,
                 now=request.now,
             )

@@ -37,6 +37,8 @@ LOWER_IS_BETTER = frozenset(
     }
 )
 
+NUMBERS = frozenset({"bleu", "chrf", "mcc"})  # of lm-eval, which are no shares of 1
+
 
 @dataclass(frozen=True)
 class Measure:
@@ -80,7 +82,9 @@ def of_metric(metric: Metric, score: str = "") -> Measure:
 def of_name(name: str) -> Measure:
     """Of a score that no metric of the list gave, such as `valid_json` or `perplexity`."""
     is_lower = is_lower_better(name)
-    return Measure(name, name, lower_is_better=is_lower, unit="number" if is_lower else "share")
+    parts = name.split(".")
+    is_number = is_lower or (parts[0] == "lm" and parts[2:3] != [] and parts[2] in NUMBERS)
+    return Measure(name, name, lower_is_better=is_lower, unit="number" if is_number else "share")
 
 
 def of_default(name: str) -> Measure | None:

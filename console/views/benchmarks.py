@@ -25,7 +25,7 @@ class TaskForm(forms.Form):
         required=False,
         help_text=gettext_lazy("One that the operator offers, or your own files."),
     )
-    files = ManyFilesField(
+    files = ManyFilesField(  # type: ignore[assignment]
         label=gettext_lazy("Files"),
         required=False,
         help_text=gettext_lazy("One YAML of lm-eval and the JSON lines that it names."),

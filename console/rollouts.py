@@ -7,8 +7,9 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from deployments import plans, selectors
+from deployments import gate_states, plans, selectors
 from deployments.choices import RolloutStatus
+from deployments.gate_states import GateState
 from deployments.models import Deployment, Rollout
 
 SHOWN_AFTER = timedelta(days=1)  # how long one that has ended is still told of
@@ -42,6 +43,7 @@ class Card:
     seconds_left: float | None = None  # of the present bake time
     steps: list[dict[str, object]] = field(default_factory=list)  # for the stepper
     measured: list[Measured] = field(default_factory=list)
+    gate: GateState | None = None
 
     @property
     def share_new(self) -> int:
@@ -97,6 +99,7 @@ def card_of(deployment: Deployment, *, now: datetime) -> Card | None:
             }
             for number, step in enumerate(plan.steps, start=1)
         ],
+        gate=gate_states.find(rollout),
         measured=[_measured(rollout, "old", _("Old")), _measured(rollout, "new", _("New"))],
     )
 

@@ -188,8 +188,8 @@ def test_a_preference_job_rests_goes_on_and_answers_though_its_base_sleeps(
     paused = jobs.pause(job.id)
     assert is_whole(paused).status == "paused"
     until(lambda: not trains(served), "it still trains")
-    until(lambda: held(rest) == {"serving"}, f"accelerators are held: {held(rest)}")
-    assert jobs.retrieve(job.id).status == "paused"
+    until(lambda: held(rest) == {"serving"}, "accelerators are held")
+    assert is_whole(jobs.retrieve(job.id)).status == "paused"
     told = len(list(jobs.list_events(job.id)))
     resumed = jobs.resume(job.id)
     assert is_whole(resumed).status in {"queued", "running"}
@@ -198,12 +198,12 @@ def test_a_preference_job_rests_goes_on_and_answers_though_its_base_sleeps(
     job = wait_for(client, job.id)
     assert job.status == "succeeded", job.error
     assert is_whole(job).method.dpo.hyperparameters.beta == 0.2
-    events = list(jobs.list_events(job.id))
+    events = [is_whole(each) for each in jobs.list_events(job.id)]
     assert len(events) > told
     steps = [each.data["step"] for each in events if each.type == "metrics"]
     assert steps == list(range(60, 0, -1)), "each step once, whatever came between"
-    valid = [each.data["valid_loss"] for each in events if "valid_loss" in (each.data or {})]
-    assert valid[0] < 0.5 < 0.7, "log 2 is where it began"
+    valid = [each.data["valid_loss"] for each in events if "valid_loss" in each.data]
+    assert valid[0] < 0.5, "of log 2, where it began"
 
     engines = served.platform.node_processes(ENGINE)
     answer = ask(client, job.fine_tuned_model)

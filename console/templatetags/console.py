@@ -117,7 +117,7 @@ def safe_markdown(text: str) -> SafeString:
 def live(context: Context) -> SafeString:
     """Attributes of a part that asks for itself again, at the pace the view set."""
     request: HttpRequest = context["request"]
-    return _polled("live", request.get_full_path(), context.get("poll_seconds", 15))
+    return _polled("live", request.get_full_path(), int(context.get("poll_seconds") or 15))
 
 
 @register.simple_tag

@@ -14,5 +14,5 @@ register = Library()
 @register.inclusion_tag("components/merges.html", takes_context=True)
 def merges_of(context: Context, revision: Revision) -> dict[str, Any]:
     """The merges of a revision that is an adapter, and the way to another; else nothing."""
-    may_merge = bool(context.get("can", {}).get("develop"))
+    may_merge = bool((context.get("can") or {}).get("develop"))
     return merges.shown(context["request"].organization, revision, may_merge=may_merge)

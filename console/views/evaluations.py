@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from uuid import UUID
 
-from django.db.models import Max
+from django.db.models import Max, QuerySet
 from django.http import HttpResponse, StreamingHttpResponse
 from django.shortcuts import get_object_or_404
 from django.urls import reverse
@@ -34,7 +34,8 @@ UNSETTLED = [status for status, onward in EVALUATION_TRANSITIONS.items() if onwa
 
 @console_page()
 def evaluation_list(request: ConsoleRequest) -> HttpResponse:
-    rows = Evaluation.objects.of(request.organization).select_related("split__version__dataset")
+    found = Evaluation.objects.of(request.organization)
+    rows: QuerySet[Evaluation] = found.select_related("split__version__dataset")
     moving = rows.filter(status__in=UNSETTLED).exists()
     rows, asked = tables.narrow(request, rows, EvaluationStatus.choices)
     table = tables.make_table(
@@ -173,5 +174,6 @@ def answer_pages(evaluation: Evaluation) -> Iterator[list[tuple[object, ...]]]:
 
 
 def find(request: ConsoleRequest, evaluation_id: UUID) -> Evaluation:
-    rows = Evaluation.objects.of(request.organization).select_related("split__version__dataset")
+    found = Evaluation.objects.of(request.organization)
+    rows: QuerySet[Evaluation] = found.select_related("split__version__dataset")
     return get_object_or_404(rows, pk=evaluation_id)

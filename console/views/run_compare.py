@@ -12,7 +12,7 @@ from common.errors import InvalidInput
 from console import charts, formats, run_results, statuses
 from console.charts import Chart, Point, Series
 from console.pages import ConsoleRequest, console_page, refuse, show
-from training import comparing
+from training import comparing, curves
 from training.comparing import Row, RunCurves
 from training.models import TrainingRun
 
@@ -34,7 +34,7 @@ def run_compare(request: ConsoleRequest) -> HttpResponse:
     """`?run=` two to eight times, `by=` step, tokens or time, `smooth=` none, some or strong;
     without runs, the choice of them."""
     asked = read_ids(request)
-    axis = _one_of(request.GET.get("by", ""), comparing.AXES, "step")
+    axis = _one_of(request.GET.get("by", ""), curves.AXES, "step")
     smooth = _one_of(request.GET.get("smooth", ""), SMOOTHING, "some")
     context = {
         "title": _("Compare runs"),

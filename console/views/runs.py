@@ -3,6 +3,7 @@
 from typing import Any
 from uuid import UUID
 
+from django.db.models import QuerySet
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404
 from django.urls import reverse
@@ -43,7 +44,7 @@ MEASURES = (
 
 @console_page()
 def run_list(request: ConsoleRequest) -> HttpResponse:
-    rows = TrainingRun.objects.of(request.organization).select_related(
+    rows: QuerySet[TrainingRun] = TrainingRun.objects.of(request.organization).select_related(
         "base_revision__registered_model", "dataset_version__dataset"
     )
     moving = rows.exclude(status__in=TERMINAL).exists()
@@ -176,7 +177,7 @@ def run_log_text(request: ConsoleRequest, run_id: UUID) -> HttpResponse:
 
 def find(request: ConsoleRequest, run_id: UUID) -> TrainingRun:
     """The organization's run, with what it is made of; 404 for any other."""
-    rows = TrainingRun.objects.of(request.organization).select_related(
+    rows: QuerySet[TrainingRun] = TrainingRun.objects.of(request.organization).select_related(
         "organization",
         "base_revision__registered_model",
         "init_revision__registered_model",

@@ -133,8 +133,9 @@ class StopAfter(threading.Event):
 def test_a_stop_in_the_middle_of_an_evaluation_leaves_it_to_the_next_attempt(
     base: Path, tmp_path: Path
 ) -> None:
-    given = {"epochs": 1.0, "eval_every_steps": 4, "checkpoint_every_seconds": 1e6}
-    spec = make_spec(tmp_path, base=base, **given)
+    spec = make_spec(
+        tmp_path, base=base, epochs=1.0, eval_every_steps=4, checkpoint_every_seconds=1e6
+    )
     stop = StopAfter(5)  # one a step of the first four, then one in the evaluation
     assert attempt(write_spec(spec), stop=stop, started=time.monotonic()) == 0
     assert events(spec)[-1]["step"] == 4

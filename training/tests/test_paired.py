@@ -87,7 +87,7 @@ def test_pairs_and_not_sides_are_drawn() -> None:
     easy = np.linspace(0, 1, 200)  # the lines differ widely, the models by a hair on every line
     seen = compare(easy, easy + 0.01)
     assert seen is not None
-    assert (seen.low, seen.high) == (pytest.approx(0.01), pytest.approx(0.01))
+    assert [seen.low, seen.high] == pytest.approx([0.01, 0.01])
     assert seen.verdict == "better"
 
 

@@ -1,5 +1,5 @@
-from collections.abc import Callable
-from typing import Any, ClassVar
+from collections.abc import Callable, Hashable
+from typing import Any, ClassVar, cast
 from uuid import UUID
 
 from django.db.models import QuerySet
@@ -12,7 +12,7 @@ from rest_framework.serializers import BaseSerializer
 
 from accounts.api.views import OrganizationView
 from common.api import PAGING, ErrorBody, Pagination, paginated
-from training import comparing, selectors, services, tensorboard
+from training import comparing, curves, selectors, services, tensorboard
 from training.api import run_bodies
 from training.choices import RunStatus
 from training.models import TrainingRun
@@ -120,7 +120,7 @@ def _lists(
             operation_id=f"training_runs_{name}",
             description=description,
             parameters=[*PAGING, *more],
-            responses={200: paginated(body), 404: ErrorBody},
+            responses={200: paginated(cast("Hashable", body)), 404: ErrorBody},
         )
     )
 
@@ -128,7 +128,7 @@ def _lists(
 class RunRows(OrganizationView):
     """A list of what belongs to a run: `rows` is the selector, `body` how each is shown."""
 
-    rows: ClassVar[Callable[[TrainingRun], QuerySet[Any]]]
+    rows: Callable[[TrainingRun], QuerySet[Any]]
     body: ClassVar[type[BaseSerializer[Any]]]
 
     def get(self, request: Request, run_id: UUID) -> Response:
@@ -211,7 +211,7 @@ class RunCompare(OrganizationView):
         operation_id="training_runs_compare",
         parameters=[
             OpenApiParameter("run", UUID, many=True, required=True, description="Two to eight."),
-            OpenApiParameter("by", str, enum=comparing.AXES),
+            OpenApiParameter("by", str, enum=curves.AXES),
         ],
         responses={200: run_bodies.ComparisonBody, 400: ErrorBody, 404: ErrorBody},
     )
@@ -221,7 +221,7 @@ class RunCompare(OrganizationView):
         ids = run_bodies.RunIds(data={"run": request.query_params.getlist("run")})
         ids.is_valid(raise_exception=True)
         runs = comparing.find_runs(self.organization, ids.validated_data["run"])
-        axis = request.query_params.get("by", comparing.AXES[0])
+        axis = request.query_params.get("by", curves.AXES[0])
         body = {
             "runs": [{"id": run.pk, "name": run.name} for run in runs],
             "rows": comparing.table(runs),

@@ -204,3 +204,27 @@ def test_runs_are_compared_on_a_page(
     assert "Training loss" in {row.label for row in both.context["outcome"]}
     assert "epochs" in {row.label for row in both.context["same"]}
     assert [line.label for line in both.context["charts"][0].series] == ["first", "second"]
+
+
+def test_what_cannot_be_chosen_is_grey_and_says_why(
+    client: Client, base: Revision, version: DatasetVersion
+) -> None:
+    make_node("alpha", pool="local")
+    page = client.get(PATH, answers(base, version, step="method")).content.decode()
+    for value, reason in (("dpo", "Learns from preferences"), ("qlora", "yours are cpu")):
+        begin = page.index(f'value="{value}"')
+        assert "disabled" in page[begin : page.index(">", begin)]
+        assert reason in page[begin : begin + 400]
+    data = client.get(PATH, {"base": str(base.pk), "data": str(version.pk), "step": "data"})
+    assert '<option value="heldout" selected>' in data.content.decode()
+
+
+def test_counts_of_accelerators_are_compared_and_one_recommended(
+    client: Client, base: Revision, version: DatasetVersion
+) -> None:
+    make_node("alpha", pool="local", cpus=2)
+    wizard = client.get(PATH, answers(base, version, step="where")).context["wizard"]
+    assert [(one.accelerators, one.is_best) for one in wizard.suggestions] == [
+        (1, True),
+        (2, False),
+    ]

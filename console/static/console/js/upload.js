@@ -120,6 +120,7 @@
         if (place && input.files.length) place.files = input.files;
       }
       const first =
+        document.querySelector("#columns .errorlist") ||
         document.querySelector("#upload [aria-invalid]") ||
         document.querySelector("#upload .errorlist, #upload .notice.bad") ||
         document.getElementById("report");

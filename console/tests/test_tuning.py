@@ -222,7 +222,7 @@ def test_what_cannot_be_chosen_is_grey_and_says_why(
 def test_counts_of_accelerators_are_compared_and_one_recommended(
     client: Client, base: Revision, version: DatasetVersion
 ) -> None:
-    make_node("alpha", pool="local", cpus=2)
+    make_node("alpha", pool="local", accelerators=2)
     wizard = client.get(PATH, answers(base, version, step="where")).context["wizard"]
     assert [(one.accelerators, one.is_best) for one in wizard.suggestions] == [
         (1, True),

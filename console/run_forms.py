@@ -118,6 +118,17 @@ class MethodStep(forms.Form):
         required=False,
         help_text=_("Fewer places are padding; examples never see each other."),
     )
+    keep_best = forms.BooleanField(
+        label=_("Keep the best evaluation's model"),
+        required=False,
+        help_text=_("Instead of the last step's. Needs a split to watch."),
+    )
+    best_metric = forms.ChoiceField(label=_("Best by"), required=False)
+    early_stopping_patience = forms.IntegerField(
+        label=_("Stop after so many evaluations in vain"),
+        required=False,
+        help_text=_("Empty: never. Needs a split to watch."),
+    )
     max_minutes = forms.FloatField(
         label=_("Time limit, minutes"),
         required=False,
@@ -149,6 +160,9 @@ class MethodStep(forms.Form):
         "beta",
         "seed",
         "packing",
+        "keep_best",
+        "best_metric",
+        "early_stopping_patience",
         "max_minutes",
         "sample_every_steps",
         "sample_prompts",
@@ -156,7 +170,8 @@ class MethodStep(forms.Form):
     KEPT_AS_TYPED = tuple(
         name
         for name in ADVANCED
-        if name not in ("packing", "max_minutes", "sample_every_steps", "sample_prompts")
+        if name
+        not in ("packing", "keep_best", "max_minutes", "sample_every_steps", "sample_prompts")
     )
 
     def __init__(
@@ -164,11 +179,16 @@ class MethodStep(forms.Form):
         *args: Any,
         refused: Mapping[str, Mapping[str, object]],
         recipes: Choices,
+        best_metrics: Sequence[str],
         **kwargs: Any,
     ) -> None:
         """`refused` has by field the values that cannot be chosen, and why."""
         super().__init__(*args, **kwargs)
         self.fields["method"].choices = METHODS  # type: ignore[attr-defined]
+        self.fields["best_metric"].choices = [  # type: ignore[attr-defined]
+            ("", _("The loss")),
+            *((name, name) for name in best_metrics if name != "eval_loss"),
+        ]
         for name, reasons in refused.items():
             self.fields[name].widget.refused = reasons
         self.fields["recipe"].choices = [  # type: ignore[attr-defined]
@@ -182,8 +202,9 @@ class MethodStep(forms.Form):
         given = {
             name: asked[name] for name in self.KEPT_AS_TYPED if asked.get(name) not in (None, "")
         }
-        if asked.get("packing"):
-            given["packing"] = True
+        for name in ("packing", "keep_best"):
+            if asked.get(name):
+                given[name] = True
         if asked.get("max_minutes") is not None:
             given["max_seconds"] = asked["max_minutes"] * 60
         if asked.get("sample_prompts"):

@@ -22,7 +22,7 @@ from console.pages import add_refusal
 from console.run_forms import BaseStep, DataStep, MethodStep, PlaceStep, StartStep
 from console.suggestions import Suggestion, suggest
 from models_registry.models import Revision
-from trainer.spec import DATA_KINDS
+from trainer.spec import BEST_METRICS, DATA_KINDS
 from training import plans, recipes, services
 from training.choices import DatasetKind
 from training.models import DatasetVersion, TrainingRun
@@ -250,9 +250,12 @@ def _method(wizard: Wizard, _goes_on: bool) -> bool:
     offered = recipes.list_recipes(method=values["method"], tuning=values["tuning"])
     if values["recipe"] not in {recipe.key for recipe in offered}:
         values["recipe"] = ""  # of the method or tuning that was chosen before
+    if values.get("best_metric") not in BEST_METRICS.get(values["method"], ()):
+        values["best_metric"] = ""  # of the method that was chosen before
     form = MethodStep(
         values,
         refused=refused,
+        best_metrics=BEST_METRICS.get(values["method"], ()),
         recipes=[(one.key, f"{one.title} ({one.key})") for one in offered],
     )
     wizard.form = form

@@ -105,6 +105,7 @@ def test_a_run_starts_with_what_was_chosen(
     client: Client, base: Revision, version: DatasetVersion
 ) -> None:
     typed = {"epochs": "2.5", "max_minutes": "3", "seed": "7"}
+    typed |= {"keep_best": "on", "best_metric": "token_accuracy", "early_stopping_patience": "2"}
     answer = client.post(PATH, answers(base, version, **typed))
     run = TrainingRun.objects.get()
     assert answer["Location"] == reverse("console:run", args=[run.pk])
@@ -113,6 +114,8 @@ def test_a_run_starts_with_what_was_chosen(
     given = run.hyperparameters
     assert (given["epochs"], given["max_seconds"], given["seed"]) == (2.5, 180, 7)
     assert given["learning_rate"] == 2e-3
+    assert (given["keep_best"], given["best_metric"]) == (True, "token_accuracy")
+    assert given["early_stopping_patience"] == 2
     assert given["sample_every_steps"] == given["eval_every_steps"] == 1  # 13 steps in all
 
 

@@ -10,7 +10,7 @@ from django.utils.translation import gettext as _
 from console import charts, formats
 from console.charts import Chart, Point, Series
 from training import curves
-from training.choices import TERMINAL
+from training.choices import HOLDING, TERMINAL
 from training.curves import Curves
 from training.models import TrainingRun
 
@@ -41,7 +41,7 @@ def seen(run: TrainingRun) -> str:
 def part(run: TrainingRun) -> dict[str, Any]:
     """What _charts.html shows. A run that is over measures no more."""
     mark = seen(run)
-    pace = RESTING_SECONDS if run.seconds_left is None else MOVING_SECONDS
+    pace = MOVING_SECONDS if run.status in HOLDING else RESTING_SECONDS
     return {
         "charts": draw(run),
         "charts_url": f"{reverse('console:run_charts', args=[run.pk])}?seen={mark}",

@@ -19,6 +19,7 @@ from training.models import (
     DatasetVersion,
     Evaluation,
     EvaluationAnswer,
+    TokenCount,
     TrainingEvent,
     TrainingMetric,
     TrainingRun,
@@ -114,6 +115,14 @@ class DatasetFindingAdmin(ReadOnly):
     list_select_related = ["version__dataset"]
     search_fields = ["version__dataset__name", "kind", "split"]
     show_full_result_count = False
+
+
+@admin.register(TokenCount)
+class TokenCountAdmin(ReadOnly):
+    list_display = ["__str__", "version", "revision", "status", "created_at"]
+    list_filter = ["status"]
+    list_select_related = ["version__dataset", "revision__registered_model__organization"]
+    search_fields = ["version__dataset__name", "revision__registered_model__name"]
 
 
 @admin.register(TrainingRun)

@@ -235,9 +235,9 @@ def _conclude(evaluation: Evaluation, *, now: datetime) -> None:
     with leases.finish(evaluation) as current:
         _count(current)
         current.results = results.summarize(current)
+        current.problems = likelihood.problems(current)
         _tell_unjudged(current)
         current.comparisons = results.against_baseline(current, found)
-        current.problems = likelihood.problems(current)
         current.waiting_since = None
         revisions = _revisions(current)
         current.revision_ids = {name: str(pk) for name, pk in revisions.items()}

@@ -37,7 +37,7 @@ lint: install ## lint, types, import contracts, templates, migrations
 	@$(RUN) -m ruff check .
 	@$(RUN) -m ruff format --check .
 	@.venv/bin/lint-imports
-	@.venv/bin/djlint --check --quiet templates
+	@.venv/bin/djlint --check templates
 	@$(RUN) scripts/check_pins.py
 	@$(RUN) -m mypy .
 	@DJANGO_SETTINGS_MODULE=factory.settings.test $(RUN) scripts/check_project.py

@@ -43,7 +43,7 @@ lint: install ## lint, types, import contracts, templates, migrations
 	@DJANGO_SETTINGS_MODULE=factory.settings.test $(RUN) scripts/check_project.py
 
 check: lint ## everything that CI runs: lint, then the tests with branch coverage
-	@$(RUN) $(PYTEST) --cov --cov-report=term:skip-covered $(ARGS)
+	@$(RUN) $(PYTEST) --cov --cov-report=term:skip-covered --durations=60 --durations-min=3 $(ARGS)
 
 messages: install ## collect the pages' strings and compile their translations (needs GNU gettext)
 	@$(RUN) manage.py makemessages -l zh_Hans --no-location --no-obsolete --ignore='*/tests/*' \

@@ -30,7 +30,7 @@ async def send_json(
 
 async def send_error(send: Send, error: ApiError, *, request_id: str) -> None:
     """A refusal, with `Retry-After` where coming back makes sense."""
-    headers: Headers = []
+    headers: Headers = list(error.headers)
     if error.retry_after_seconds is not None:
         headers.append((b"retry-after", b"%d" % error.retry_after_seconds))
     if error.status == 401:

@@ -14,7 +14,7 @@ from gateway import auth, errors
 from gateway.answers import Message, Receive, Send, send_error, send_json
 from gateway.directory import Directory, Key, Route
 from gateway.holding import Holding, HoldSettings
-from gateway.limits import Limits
+from gateway.limits import Limiter, Limits
 from gateway.metering import Meter
 from gateway.protocol import CONTENT, read_call
 from gateway.proxy import Inbound, Services, Transfer
@@ -44,7 +44,7 @@ class Gateway:
         directory: Directory,
         meter: Meter,
         signals: Signals,
-        limits: Limits | None = None,
+        limits: Limiter | None = None,
         pool: Pool | None = None,
         hold: HoldSettings | None = None,
         watch: WatchSettings | None = None,
@@ -52,7 +52,7 @@ class Gateway:
         max_body_bytes: int = MAX_BODY_BYTES,
     ) -> None:
         self._directory = directory
-        self._limits = limits or Limits()
+        self._limits: Limiter = limits or Limits()
         router = Router()
         self._holding = Holding(directory, router, wake=wake, settings=hold)
         signals.held = self._holding.counts
@@ -133,6 +133,7 @@ class Gateway:
             self._services.meter.run(),
             self._services.signals.run(),
             self._watch.run(),
+            self._limits.run(),
         )
         self._tasks = [asyncio.ensure_future(loop) for loop in loops]
 
@@ -148,21 +149,36 @@ class Gateway:
         usage_id: str,
     ) -> None:
         began = time.monotonic()
-        self._limits.enter(key)
+        body = await _read_body(headers, receive, limit_bytes=self._max_body_bytes)
+        call = read_call(endpoint, body)
+        route = self._route(key, call.model)
+        ticket = await self._limits.enter(
+            key,
+            call.model,
+            input_tokens=self._services.meter.estimate_input_tokens(
+                call.model, body_bytes=len(body)
+            ),
+            max_output_tokens=call.max_output_tokens,
+        )
+        inbound = Inbound(
+            call=call,
+            key=key,
+            route=route,
+            request_id=request_id,
+            usage_id=usage_id,
+            began=began,
+            headers=ticket.headers,
+        )
+        transfer = Transfer(self._services, inbound, receive, send)
         try:
-            body = await _read_body(headers, receive, limit_bytes=self._max_body_bytes)
-            call = read_call(endpoint, body)
-            inbound = Inbound(
-                call=call,
-                key=key,
-                route=self._route(key, call.model),
-                request_id=request_id,
-                usage_id=usage_id,
-                began=began,
-            )
-            await Transfer(self._services, inbound, receive, send).run()
+            await transfer.run()
         finally:
-            self._limits.leave(key)
+            self._limits.leave(
+                ticket,
+                input_tokens=transfer.usage.input_tokens,
+                cached_input_tokens=transfer.usage.cached_input_tokens,
+                output_tokens=transfer.usage.output_tokens,
+            )
 
     def _look_up(self, method: str, path: str, key: Key) -> dict[str, object]:
         found = MODEL.match(path)

@@ -1,6 +1,6 @@
 """Refusals of the gateway's own, in OpenAI's shape, so that official clients raise their own errors."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from engines.protocol.errors import ApiError
 
@@ -54,13 +54,20 @@ def wrong_method(method: str, path: str) -> ApiError:
     return ApiError(405, f"{path} does not take {method}.", code="method_not_allowed")
 
 
-def too_many(message: str, *, code: str, retry_after_seconds: int) -> ApiError:
+def too_many(
+    message: str,
+    *,
+    code: str,
+    retry_after_seconds: int,
+    headers: Sequence[tuple[bytes, bytes]] = (),
+) -> ApiError:
     return ApiError(
         429,
         message,
         kind="rate_limit_error",
         code=code,
         retry_after_seconds=retry_after_seconds,
+        headers=headers,
     )
 
 

@@ -15,7 +15,8 @@ INCLUDE_USAGE = b'"stream_options":{"include_usage":true},'
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A completion that a client asks for. `wants_usage`: it asked for the stream's usage chunk."""
+    """A completion that a client asks for. `wants_usage`: it asked for the stream's usage chunk;
+    `max_output_tokens`: the bound it set on all that is written together, if any."""
 
     endpoint: str
     model: str
@@ -23,6 +24,7 @@ class Call:
     wants_usage: bool
     body: bytes
     values: dict[str, Any]
+    max_output_tokens: int | None = None
 
     def body_for(self, served_model_name: str) -> bytes:
         """The body as the engine gets it: the client's own bytes, but that a stream always counts.
@@ -73,7 +75,20 @@ def read_call(endpoint: str, body: bytes) -> Call:
         wants_usage=bool(options and options.get("include_usage")),
         body=body,
         values=values,
+        max_output_tokens=_bound(values),
     )
+
+
+def _bound(values: dict[str, Any]) -> int | None:
+    """None where it is not said, or in a way that the engine will refuse."""
+    each = values.get("max_completion_tokens") or values.get("max_tokens")
+    if type(each) is not int or each < 0:
+        return None
+    choices = values.get("n") or 1
+    prompts = values.get("prompt")
+    if isinstance(prompts, list) and prompts and not isinstance(prompts[0], int):
+        each *= len(prompts)  # several; a list of numbers is one, in tokens
+    return each * choices if type(choices) is int and choices > 0 else each
 
 
 def _missing(param: str) -> ApiError:

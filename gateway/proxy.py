@@ -10,7 +10,7 @@ import orjson
 from engines.protocol.errors import ApiError
 from gateway import errors, upstream
 from gateway.answers import Headers, Receive, Send
-from gateway.counting import StreamedAnswer, WholeAnswer
+from gateway.counting import StreamedAnswer, Usage, WholeAnswer
 from gateway.directory import Key, Route
 from gateway.holding import Held, Holding, may_wait
 from gateway.metering import Meter
@@ -43,7 +43,7 @@ class Services:
 @dataclass(frozen=True, slots=True)
 class Inbound:
     """A request that was let in. `request_id` is the client's word for it, `usage_id` is ours:
-    a client that says the same id twice is still counted twice."""
+    a client that says the same id twice is still counted twice. `headers` go out with its answer."""
 
     call: Call
     key: Key
@@ -51,6 +51,7 @@ class Inbound:
     request_id: str
     usage_id: str
     began: float  # time.monotonic
+    headers: Headers
 
 
 class _Retry(Exception):
@@ -64,13 +65,15 @@ class _Retry(Exception):
 
 
 class Transfer:
-    """One inbound request. `run` answers it, or raises ApiError before anything was sent."""
+    """One inbound request. `run` answers it, or raises ApiError before anything was sent; however
+    it ends, `usage` is then what it used."""
 
     def __init__(self, services: Services, inbound: Inbound, receive: Receive, send: Send) -> None:
         self._services = services
         self._inbound = inbound
         self._receive = receive
         self._send = send
+        self.usage = Usage(0, 0)
         self._exchange: upstream.Exchange | None = None
         self._hung_up = False
         self._held: Held | None = None
@@ -187,6 +190,7 @@ class Transfer:
         call, status = self._inbound.call, exchange.status
         headers: Headers = [pair for pair in exchange.headers if pair[0] in PASSED]
         headers.append((b"x-request-id", self._inbound.request_id.encode()))
+        headers += self._inbound.headers
         if choice.target.revision_id is not None:  # evaluations tell by it what they compared
             headers.append((b"x-revision-id", str(choice.target.revision_id).encode()))
         is_stream = call.stream and status == 200
@@ -253,6 +257,7 @@ class Transfer:
                 inbound.call.model, body_bytes=len(inbound.call.body)
             )
         flight.input_tokens, flight.output_tokens = input_tokens, output_tokens
+        self.usage = Usage(input_tokens, output_tokens, cached)
         now = time.monotonic()
         first = self._first_byte
         meter.record(

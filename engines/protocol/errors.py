@@ -1,10 +1,12 @@
 """Refusals in the shape OpenAI's clients understand."""
 
+from collections.abc import Sequence
 from typing import Any
 
 
 class ApiError(Exception):
-    """One request refused. `param` names the field at fault; `retry_after_seconds` asks to return."""
+    """One request refused. `param` names the field at fault; `retry_after_seconds` asks to return;
+    `headers` go out with the answer, as bytes, names in lower case."""
 
     def __init__(
         self,
@@ -15,6 +17,7 @@ class ApiError(Exception):
         param: str | None = None,
         code: str | None = None,
         retry_after_seconds: int | None = None,
+        headers: Sequence[tuple[bytes, bytes]] = (),
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -23,6 +26,7 @@ class ApiError(Exception):
         self.param = param
         self.code = code
         self.retry_after_seconds = retry_after_seconds
+        self.headers = headers
 
     def body(self) -> dict[str, Any]:
         return {

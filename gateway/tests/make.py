@@ -20,7 +20,7 @@ from engines.tests.make import RunningEngine, free_port
 from gateway.app import Gateway
 from gateway.directory import Directory, Replica, Route, Target
 from gateway.holding import HoldSettings
-from gateway.limits import Limits, LimitSettings
+from gateway.limits import Limiter, Limits, LimitSettings
 from gateway.metering import Meter
 from gateway.signals import Signals
 from gateway.source import DatabaseSource
@@ -89,6 +89,7 @@ class RunningGateway:
         self,
         *,
         limits: LimitSettings | None = None,
+        limiter: Limiter | None = None,
         timeouts: Timeouts | None = None,
         hold: HoldSettings | None = None,
         watch: WatchSettings | None = None,
@@ -101,7 +102,7 @@ class RunningGateway:
             directory=self.directory,
             meter=self.meter,
             signals=Signals(settings.REDIS_URL),
-            limits=Limits(limits),
+            limits=limiter or Limits(limits),
             pool=Pool(timeouts),
             hold=hold,
             watch=watch,

@@ -15,10 +15,8 @@ from accounts.choices import Scope
 from accounts.models import ApiKey
 from accounts.tests.make import make_key, make_organization
 from deployments import signals
-from engines.tests.make import RunningEngine, make_spec
 from gateway.limits import LimitSettings
 from gateway.tests.make import (
-    RunningGateway,
     make_replica,
     make_target,
     read_events,
@@ -31,47 +29,6 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.processes]
 
 HELLO = [{"role": "user", "content": "hello there"}]
 SLOW = {"FAKE_TOKENS": "400", "FAKE_DELAY_SECONDS": "0.02"}
-
-
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory):
-    running = RunningEngine(make_spec(), tmp_path_factory.mktemp("engine"))
-    yield running.wait_ready()
-    running.stop()
-
-
-@pytest.fixture
-def start_engine(tmp_path):
-    started: list[RunningEngine] = []
-
-    def start(**changes) -> RunningEngine:
-        started.append(RunningEngine(make_spec(**changes), tmp_path).wait_ready())
-        return started[-1]
-
-    yield start
-    for each in started:
-        each.stop()
-
-
-@pytest.fixture
-def start_gateway():
-    started: list[RunningGateway] = []
-
-    def start(*targets, **options) -> RunningGateway:
-        gateway = RunningGateway(**options)
-        if targets:
-            gateway.route(make_organization(), *targets)
-        started.append(gateway.start())
-        return gateway
-
-    yield start
-    for each in started:
-        each.stop()
-
-
-@pytest.fixture
-def secret():
-    return make_key(make_organization())
 
 
 def test_an_answer_comes_through_whole_and_is_counted_once(engine, start_gateway, secret):

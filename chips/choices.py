@@ -38,4 +38,7 @@ class PriceItem(models.TextChoices):
     INPUT_TOKENS = "input_tokens", _("Input tokens, per million")
     CACHED_INPUT_TOKENS = "cached_input_tokens", _("Cached input tokens, per million")
     OUTPUT_TOKENS = "output_tokens", _("Output tokens, per million")
+    BATCH_INPUT_TOKENS = "batch_input_tokens", _("Input tokens of batches, per million")
+    BATCH_OUTPUT_TOKENS = "batch_output_tokens", _("Output tokens of batches, per million")
     TRAINING_TOKENS = "training_tokens", _("Training tokens, per million")
+    STORAGE = "storage", _("Storage, per gigabyte and month of 730 hours")

@@ -26,12 +26,28 @@ class UsageEvent(OfOrganization):
         default=False, help_text="The client left or the engine died before the end."
     )
     is_streamed = models.BooleanField(default=False)
+    is_batch = models.BooleanField(
+        default=False, help_text="Answered on idle capacity, at the price of batches."
+    )
+    late_hour = models.DateTimeField(
+        null=True,
+        blank=True,
+        editable=False,
+        help_text="It came after its own hour was sealed: the hour in which it counts instead.",
+    )
     first_token_milliseconds = models.FloatField(null=True, blank=True)
     duration_milliseconds = models.FloatField(null=True, blank=True)
 
     class Meta:
         ordering = ["-at"]
-        indexes = [models.Index(fields=["organization", "at"])]
+        indexes = [
+            models.Index(fields=["organization", "at"]),
+            models.Index(
+                fields=["organization", "late_hour"],
+                condition=models.Q(late_hour__isnull=False),
+                name="usage_event_late",
+            ),
+        ]
 
     def __str__(self) -> str:
         return self.request_id

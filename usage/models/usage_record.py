@@ -7,11 +7,15 @@ from usage.choices import Item
 class UsageRecord(OfOrganization):
     """What an organization used of one thing within one hour, rolled up from append-only rows.
 
-    An open hour is computed anew until it is sealed; computing a sealed one again gives the same.
+    An open hour is computed anew until it is sealed; a sealed one never changes. What comes too late
+    for its hour is a record of a later hour that names, in `of_hour`, the one it belongs to.
     """
 
     id = models.BigAutoField(primary_key=True)
     hour = models.DateTimeField(help_text="The hour's start, UTC.")
+    of_hour = models.DateTimeField(
+        null=True, blank=True, help_text="Of an adjustment: the sealed hour it belongs to."
+    )
     item = models.CharField(max_length=24, choices=Item)
     # what it is counted by: the public model name, or the accelerator type and pool
     model_name = models.CharField(max_length=200, blank=True, default="")
@@ -21,6 +25,7 @@ class UsageRecord(OfOrganization):
     pool_name = models.CharField(max_length=60, blank=True, default="")
     purpose = models.CharField(max_length=16, blank=True, default="")
     subject_name = models.CharField(max_length=200, blank=True, default="")
+    cost_centre = models.CharField(max_length=64, blank=True, default="")
     quantity = models.DecimalField(max_digits=24, decimal_places=6)
     sealed_at = models.DateTimeField(null=True, blank=True)
 
@@ -31,6 +36,7 @@ class UsageRecord(OfOrganization):
                 fields=[
                     "organization",
                     "hour",
+                    "of_hour",
                     "item",
                     "model_name",
                     "key_id",
@@ -38,6 +44,7 @@ class UsageRecord(OfOrganization):
                     "pool_name",
                     "purpose",
                     "subject_name",
+                    "cost_centre",
                 ],
                 name="usage_record_once",
                 nulls_distinct=False,

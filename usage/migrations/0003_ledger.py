@@ -120,7 +120,8 @@ class Migration(migrations.Migration):
                         choices=[
                             ("revision", "Revision of a model"),
                             ("dataset_version", "Version of a dataset"),
-                            ("checkpoints", "Checkpoints of a run"),
+                            ("checkpoint", "Checkpoint of a run"),
+                            ("file", "File"),
                         ],
                         max_length=16,
                     ),

@@ -204,7 +204,7 @@ class ApiKeyAdmin(ReadOnly):
     list_select_related = ["organization"]
     search_fields = ["name", "prefix", "organization__slug"]
     date_hierarchy = "created_at"
-    exclude = ["secret_hash"]
+    exclude = ["secret_hash", "previous_secret_hash"]
     actions = ["revoke"]
 
     def has_revoke_permission(self, request: HttpRequest) -> bool:

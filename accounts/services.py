@@ -11,11 +11,12 @@ from uuid import UUID
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 
 from accounts import audit
 from accounts.choices import Role, Scope
 from accounts.models import ApiKey, Membership, Organization, User
+from accounts.networks import parse_networks
 from common import locks, notices
 from common.errors import DomainError, InvalidInput, NotFound
 
@@ -158,6 +159,7 @@ def issue_api_key(
     created_by: User | None = None,
     expires_at: datetime | None = None,
     allowed_models: Iterable[str] = (),
+    allowed_networks: Iterable[str] = (),
     is_internal: bool = False,
     may_operate: bool = False,
     actor: audit.Actor = audit.SYSTEM,
@@ -167,22 +169,11 @@ def issue_api_key(
 
     `may_operate` says that the caller is platform staff and may hand out the scope `operate`.
     """
-    wanted = sorted(set(scopes))
-    unknown = [scope for scope in wanted if scope not in Scope.values]
-    if unknown or not wanted:
-        raise InvalidInput(
-            f"Unknown scope {unknown[0]}." if unknown else "A key needs at least one scope.",
-            field="scopes",
-            remedy=f"Choose from {', '.join(Scope.values)}.",
-        )
-    if Scope.OPERATE in wanted and not may_operate:
-        raise InvalidInput("Only platform staff may make keys that operate.", field="scopes")
+    wanted = check_scopes(scopes, may_operate=may_operate)
     if not name.strip():
         raise InvalidInput("A key needs a name.", field="name", remedy="Say what it is for.")
-    if expires_at is not None and expires_at <= now:
-        raise InvalidInput("The key would have expired already.", field="expires_at")
-    prefix = KEY_START + secrets.token_hex(5)
-    secret = f"{prefix}-{secrets.token_urlsafe(32)}"
+    check_expiry(expires_at, now=now)
+    prefix, secret = make_secret()
     row = ApiKey.objects.create(
         organization=organization,
         name=name.strip()[:80],
@@ -190,6 +181,7 @@ def issue_api_key(
         secret_hash=hash_secret(secret),
         scopes=wanted,
         allowed_models=list(allowed_models),
+        allowed_networks=parse_networks(allowed_networks),
         is_internal=is_internal,
         created_by=created_by,
         created_at=now,
@@ -206,6 +198,33 @@ def issue_api_key(
             now=now,
         )
     return IssuedKey(row=row, secret=secret)
+
+
+def check_scopes(scopes: Iterable[str], *, may_operate: bool) -> list[str]:
+    """The scopes, each once and sorted. Raises InvalidInput."""
+    wanted = sorted(set(scopes))
+    unknown = [scope for scope in wanted if scope not in Scope.values]
+    if unknown or not wanted:
+        raise InvalidInput(
+            f"Unknown scope {unknown[0]}." if unknown else "A key needs at least one scope.",
+            field="scopes",
+            remedy=f"Choose from {', '.join(Scope.values)}.",
+        )
+    if Scope.OPERATE in wanted and not may_operate:
+        raise InvalidInput("Only platform staff may make keys that operate.", field="scopes")
+    return wanted
+
+
+def check_expiry(expires_at: datetime | None, *, now: datetime) -> None:
+    """Raises InvalidInput for a time that has passed."""
+    if expires_at is not None and expires_at <= now:
+        raise InvalidInput("The key would have expired already.", field="expires_at")
+
+
+def make_secret() -> tuple[str, str]:
+    """A new secret and, before it, the prefix by which it is found."""
+    prefix = KEY_START + secrets.token_hex(5)
+    return prefix, f"{prefix}-{secrets.token_urlsafe(32)}"
 
 
 @transaction.atomic
@@ -253,9 +272,15 @@ def authenticate_api_key(secret: str, *, now: datetime) -> ApiKey | None:
     prefix = prefix_of(secret)
     if not prefix:
         return None
-    row = ApiKey.objects.select_related("organization").filter(prefix=prefix).first()
-    if row is None or not hmac.compare_digest(bytes(row.secret_hash), hash_secret(secret)):
+    rows = ApiKey.objects.select_related("organization")
+    row = rows.filter(Q(prefix=prefix) | Q(previous_prefix=prefix)).first()
+    # An unknown prefix is compared as well, so that it takes no less time than a known one.
+    known = [each for each in row.secrets if each.prefix == prefix] if row is not None else []
+    expected = known[0].hash if known else bytes(32)
+    is_same = hmac.compare_digest(expected, hash_secret(secret))
+    if row is None or not known or not is_same:
         return None
     if not row.is_live(now=now) or row.organization.suspended_at is not None:
         return None
-    return row
+    ends = known[0].expires_at
+    return row if ends is None or now < ends else None

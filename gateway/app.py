@@ -78,7 +78,11 @@ class Gateway:
         given = headers.get(b"x-request-id", b"").decode("latin-1")
         request_id = given if WELL_FORMED.fullmatch(given) else usage_id
         try:
-            key = await auth.authenticate(headers.get(b"authorization"), directory=self._directory)
+            key = await auth.authenticate(
+                headers.get(b"authorization"),
+                directory=self._directory,
+                address=(scope.get("client") or ("",))[0],
+            )
             endpoint = COMPLETIONS.get(scope["path"])
             if endpoint is not None and scope["method"] == "POST":
                 await self._complete(

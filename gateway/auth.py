@@ -4,6 +4,7 @@ import hmac
 import time
 
 from accounts.choices import Scope
+from accounts.networks import is_within
 from accounts.services import hash_secret, prefix_of
 from gateway import errors
 from gateway.directory import Directory, Key, SourceAway
@@ -11,8 +12,11 @@ from gateway.directory import Directory, Key, SourceAway
 HELP = "Make one in the console under API keys, and send it as `Authorization: Bearer sk-af-...`."
 
 
-async def authenticate(header: bytes | None, *, directory: Directory) -> Key:
-    """The live key behind an Authorization header. Raises ApiError: 401, 403 or 503."""
+async def authenticate(header: bytes | None, *, directory: Directory, address: str = "") -> Key:
+    """The live key behind an Authorization header, sent from `address`.
+
+    Raises ApiError: 401, 403 or 503.
+    """
     if not header:
         raise errors.unauthenticated(f"You did not send an API key. {HELP}")
     word, _, secret = header.decode("latin-1").partition(" ")
@@ -34,6 +38,11 @@ async def authenticate(header: bytes | None, *, directory: Directory) -> Key:
     if key is None or not is_same:
         raise errors.unauthenticated(f"This API key is unknown. {HELP}")
     check_standing(key)
+    if key.allowed_networks and not is_within(address, key.allowed_networks):
+        raise errors.forbidden(
+            f"This API key may not be used from {address or 'an unknown address'}.",
+            code="address_not_allowed",
+        )
     return key
 
 

@@ -50,6 +50,7 @@ class Key:
     organization_slug: str
     scopes: frozenset[str]
     allowed_models: frozenset[str] = frozenset()
+    allowed_networks: frozenset[str] = frozenset()
     expires_at: float | None = None
     is_revoked: bool = False
     is_suspended: bool = False

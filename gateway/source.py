@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from django.db import close_old_connections, connection
-from django.db.models import F
+from django.db.models import F, Q
 from django.utils import timezone
 
 from accounts.models import ApiKey
@@ -18,12 +18,15 @@ class DatabaseSource:
         _renew_connection()
         rows = ApiKey.objects.filter(revoked_at__isnull=True).select_related("organization")
         order = F("last_used_at").desc(nulls_last=True)
-        return [_key(row) for row in rows.order_by(order, "-created_at")[:limit]]
+        recent = rows.order_by(order, "-created_at")[:limit]
+        return [key for row in recent for key in _keys(row)]
 
     def load_keys(self, prefixes: Iterable[str]) -> list[Key]:
         _renew_connection()
-        rows = ApiKey.objects.filter(prefix__in=list(prefixes)).select_related("organization")
-        return [_key(row) for row in rows]
+        wanted = set(prefixes)
+        either = Q(prefix__in=wanted) | Q(previous_prefix__in=wanted)
+        rows = ApiKey.objects.filter(either).select_related("organization")
+        return [key for row in rows for key in _keys(row) if key.prefix in wanted]
 
     def load_routes(self) -> list[Route]:
         _renew_connection()
@@ -48,20 +51,25 @@ def _renew_connection() -> None:
         close_old_connections()
 
 
-def _key(row: ApiKey) -> Key:
-    return Key(
-        id=str(row.pk),
-        name=row.name,
-        prefix=row.prefix,
-        secret_hash=bytes(row.secret_hash),
-        organization_id=str(row.organization_id),
-        organization_slug=row.organization.slug,
-        scopes=frozenset(row.scopes),
-        allowed_models=frozenset(row.allowed_models),
-        expires_at=row.expires_at.timestamp() if row.expires_at else None,
-        is_revoked=row.revoked_at is not None,
-        is_suspended=row.organization.suspended_at is not None,
-    )
+def _keys(row: ApiKey) -> list[Key]:
+    """One for each of the key's secrets: all that differs is how it is found and when it ends."""
+    return [
+        Key(
+            id=str(row.pk),
+            name=row.name,
+            prefix=secret.prefix,
+            secret_hash=secret.hash,
+            organization_id=str(row.organization_id),
+            organization_slug=row.organization.slug,
+            scopes=frozenset(row.scopes),
+            allowed_models=frozenset(row.allowed_models),
+            allowed_networks=frozenset(row.allowed_networks),
+            expires_at=secret.expires_at.timestamp() if secret.expires_at else None,
+            is_revoked=row.revoked_at is not None,
+            is_suspended=row.organization.suspended_at is not None,
+        )
+        for secret in row.secrets
+    ]
 
 
 def _target(row: selectors.TargetRow) -> Target:

@@ -9,6 +9,7 @@ from rest_framework.request import Request
 
 from accounts import services
 from accounts.models import ApiKey
+from accounts.networks import is_within
 
 TOUCH_AFTER = timedelta(minutes=1)
 
@@ -39,6 +40,11 @@ class ApiKeyAuthentication(BaseAuthentication):
         if key is None:
             raise exceptions.AuthenticationFailed(
                 "This API key is unknown, expired or revoked. Make one in the console under API keys."
+            )
+        address = request.META.get("REMOTE_ADDR", "")
+        if key.allowed_networks and not is_within(address, key.allowed_networks):
+            raise exceptions.PermissionDenied(
+                f"This API key may not be used from {address or 'an unknown address'}."
             )
         if key.last_used_at is None or now - key.last_used_at > TOUCH_AFTER:
             ApiKey.objects.filter(pk=key.pk).update(last_used_at=now)

@@ -1,5 +1,6 @@
 """REST over organizations, members, keys and the audit log."""
 
+from datetime import timedelta
 from typing import ClassVar
 from uuid import UUID
 
@@ -8,7 +9,7 @@ from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from accounts import services
+from accounts import keys, services
 from accounts.api import serializers
 from accounts.api.views import OrganizationView
 from accounts.choices import Capability, Role
@@ -73,6 +74,30 @@ class ApiKeyDetail(OrganizationView):
         """One key."""
         return Response(serializers.ApiKeyBody(self._row(key_id)).data)
 
+    @extend_schema(
+        request=serializers.ApiKeyChange,
+        responses={
+            200: serializers.ApiKeyBody,
+            400: ErrorBody,
+            403: ErrorBody,
+            404: ErrorBody,
+            409: ErrorBody,
+        },
+    )
+    def patch(self, request: Request, key_id: UUID) -> Response:
+        """Change a key's name, rights, networks or expiry. Gateways follow within a second."""
+        body = serializers.ApiKeyChange(data=request.data)
+        body.is_valid(raise_exception=True)
+        row = keys.change_api_key(
+            organization=self.organization,
+            key_id=key_id,
+            changes=dict(body.validated_data),
+            may_operate=self.may_operate,
+            actor=self.actor,
+            now=timezone.now(),
+        )
+        return Response(serializers.ApiKeyBody(row).data)
+
     @extend_schema(responses={204: None, 403: ErrorBody, 404: ErrorBody})
     def delete(self, request: Request, key_id: UUID) -> Response:
         """Revoke a key now. Its row stays."""
@@ -90,6 +115,47 @@ class ApiKeyDetail(OrganizationView):
         if row is None:
             raise NotFound("No such key.")
         return row
+
+
+class ApiKeyRotation(OrganizationView):
+    capabilities: ClassVar = reading(Capability.VIEW, changing=Capability.MANAGE_KEYS)
+
+    @extend_schema(
+        request=serializers.RotateRequest,
+        responses={
+            201: serializers.NewApiKeyBody,
+            400: ErrorBody,
+            403: ErrorBody,
+            404: ErrorBody,
+            409: ErrorBody,
+        },
+    )
+    def post(self, request: Request, key_id: UUID) -> Response:
+        """Give a key a new secret, shown here once. The present one works for the overlap."""
+        body = serializers.RotateRequest(data=request.data)
+        body.is_valid(raise_exception=True)
+        issued = keys.rotate_api_key(
+            organization=self.organization,
+            key_id=key_id,
+            overlap=timedelta(seconds=body.validated_data["overlap_seconds"]),
+            may_operate=self.may_operate,
+            actor=self.actor,
+            now=timezone.now(),
+        )
+        answer = serializers.ApiKeyBody(issued.row).data | {"secret": issued.secret}
+        return Response(answer, status=201, headers={"Cache-Control": "no-store"})
+
+
+class ApiKeyPreviousSecret(OrganizationView):
+    capabilities: ClassVar = reading(Capability.VIEW, changing=Capability.MANAGE_KEYS)
+
+    @extend_schema(responses={204: None, 403: ErrorBody, 404: ErrorBody})
+    def delete(self, request: Request, key_id: UUID) -> Response:
+        """End the secret before the present one, if it still works."""
+        keys.end_previous_secret(
+            organization=self.organization, key_id=key_id, actor=self.actor, now=timezone.now()
+        )
+        return Response(status=204)
 
 
 class MemberView(OrganizationView):

@@ -3,7 +3,9 @@
 from rest_framework import serializers
 
 from accounts.choices import Capability, Role, Scope
+from accounts.keys import LONGEST_OVERLAP, OVERLAP
 from accounts.models import ApiKey, AuditEvent, Membership, Organization
+from accounts.networks import MOST_NETWORKS
 
 
 class OrganizationBody(serializers.ModelSerializer):
@@ -36,11 +38,15 @@ class ApiKeyBody(serializers.ModelSerializer):
             "prefix",
             "scopes",
             "allowed_models",
+            "allowed_networks",
             "created_by",
             "created_at",
             "expires_at",
             "revoked_at",
             "last_used_at",
+            "rotated_at",
+            "previous_prefix",
+            "previous_expires_at",
         ]
 
 
@@ -62,7 +68,31 @@ class ApiKeyRequest(serializers.Serializer):
         max_length=200,
         help_text="Public model names that the key may call; empty means all.",
     )
+    allowed_networks = serializers.ListField(
+        child=serializers.CharField(max_length=50),
+        required=False,
+        max_length=MOST_NETWORKS,
+        help_text="Addresses or networks it may be used from, such as 10.0.0.0/8; empty means any.",
+    )
     expires_at = serializers.DateTimeField(required=False, allow_null=True)
+
+
+class ApiKeyChange(ApiKeyRequest):
+    """Only what is given is changed."""
+
+    name = serializers.CharField(max_length=80, required=False)
+    scopes = serializers.ListField(
+        child=serializers.ChoiceField(Scope.choices), allow_empty=False, required=False
+    )
+
+
+class RotateRequest(serializers.Serializer):
+    overlap_seconds = serializers.IntegerField(
+        min_value=0,
+        max_value=int(LONGEST_OVERLAP.total_seconds()),
+        default=int(OVERLAP.total_seconds()),
+        help_text="How long the present secret still works; 0 ends it, and an earlier one, at once.",
+    )
 
 
 class MemberBody(serializers.ModelSerializer):

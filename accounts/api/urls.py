@@ -10,6 +10,8 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("organization/", resources.OrganizationDetail.as_view()),
     path("api-keys/", resources.ApiKeyList.as_view()),
     path("api-keys/<uuid:key_id>/", resources.ApiKeyDetail.as_view()),
+    path("api-keys/<uuid:key_id>/rotate/", resources.ApiKeyRotation.as_view()),
+    path("api-keys/<uuid:key_id>/previous-secret/", resources.ApiKeyPreviousSecret.as_view()),
     path("members/", resources.MemberList.as_view()),
     path("members/<int:member_id>/", resources.MemberDetail.as_view()),
     path("audit-events/", resources.AuditEventList.as_view()),

@@ -9,7 +9,6 @@ from accounts.networks import is_within, parse_networks
 from accounts.tests.make import NOW, make_key, make_organization
 from accounts.tests.test_api import client_of, client_with
 from common.errors import InvalidInput, NotAllowed, NotFound
-from gateway.source import DatabaseSource
 
 pytestmark = pytest.mark.django_db
 
@@ -65,22 +64,6 @@ def test_a_revoked_key_has_no_secret_that_opens_and_none_is_made() -> None:
     assert not opens(issued.secret)
     with pytest.raises(keys.KeyNotLive):
         rotate(issued.secret)
-
-
-def test_gateways_know_both_secrets_of_one_key() -> None:
-    first = make_key(make_organization(), allowed_networks=["10.1.2.3", "2001:db8::/32"])
-    issued = rotate(first, overlap=timedelta(hours=1))
-    prefixes = [services.prefix_of(first), services.prefix_of(issued.secret)]
-    source = DatabaseSource()
-    found = {key.prefix: key for key in source.load_keys(prefixes)}
-    assert set(found) == set(prefixes)
-    assert {key.id for key in found.values()} == {str(issued.row.pk)}
-    assert found[prefixes[0]].secret_hash == services.hash_secret(first)
-    assert found[prefixes[0]].expires_at == (NOW + timedelta(hours=1)).timestamp()
-    assert found[prefixes[1]].expires_at is None
-    assert found[prefixes[1]].allowed_networks == {"10.1.2.3/32", "2001:db8::/32"}
-    assert [key.prefix for key in source.load_keys(prefixes[:1])] == prefixes[:1]
-    assert {key.prefix for key in source.load_recent_keys(10)} >= set(prefixes)
 
 
 @pytest.mark.parametrize(

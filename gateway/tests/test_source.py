@@ -1,10 +1,13 @@
 """The directory's source against real rows."""
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from accounts.tests.make import make_key, make_organization
+from accounts import keys, services
+from accounts.models import ApiKey
+from accounts.tests.make import NOW, make_key, make_organization
 from deployments import planning
 from deployments.choices import ReplicaStatus
 from deployments.models import Route, RouteTarget
@@ -51,3 +54,22 @@ def test_keys_come_by_prefix_with_what_the_gateway_asks_of_them() -> None:
     assert key.allowed_models == {"tiny"}
     source.touch_keys([key.id])
     assert source.load_recent_keys(1) == [key]
+
+
+def test_gateways_know_both_secrets_of_one_key() -> None:
+    first = make_key(make_organization(), allowed_networks=["10.1.2.3", "2001:db8::/32"])
+    row = ApiKey.objects.get()
+    issued = keys.rotate_api_key(
+        organization=row.organization, key_id=row.pk, overlap=timedelta(hours=1), now=NOW
+    )
+    prefixes = [services.prefix_of(first), services.prefix_of(issued.secret)]
+    source = DatabaseSource()
+    found = {key.prefix: key for key in source.load_keys(prefixes)}
+    assert set(found) == set(prefixes)
+    assert {key.id for key in found.values()} == {str(issued.row.pk)}
+    assert found[prefixes[0]].secret_hash == services.hash_secret(first)
+    assert found[prefixes[0]].expires_at == (NOW + timedelta(hours=1)).timestamp()
+    assert found[prefixes[1]].expires_at is None
+    assert found[prefixes[1]].allowed_networks == {"10.1.2.3/32", "2001:db8::/32"}
+    assert [key.prefix for key in source.load_keys(prefixes[:1])] == prefixes[:1]
+    assert {key.prefix for key in source.load_recent_keys(10)} >= set(prefixes)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from django import forms
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
-from accounts.choices import Role, Scope
+from accounts.choices import Role
 from accounts.models import User
 from models_registry.choices import SourceKind, Visibility
 
@@ -84,46 +84,6 @@ class MemberForm(forms.Form):
                 _("Nobody has this name here. Ask an operator to make the account first.")
             )
         return found
-
-
-class KeyForm(forms.Form):
-    name = forms.CharField(
-        label=_("Name"), max_length=80, help_text=_("What it is for, such as nightly-report.")
-    )
-    scopes = forms.MultipleChoiceField(
-        label=_("What it may do"), widget=forms.CheckboxSelectMultiple, initial=[Scope.INFERENCE]
-    )
-    allowed_models = forms.MultipleChoiceField(
-        label=_("Models it may call"),
-        widget=forms.CheckboxSelectMultiple,
-        required=False,
-        help_text=_("None chosen: all models of the organization."),
-    )
-    days = forms.ChoiceField(
-        label=_("Expires"),
-        required=False,
-        initial="90",
-        choices=[
-            ("30", _("in 30 days")),
-            ("90", _("in 90 days")),
-            ("365", _("in a year")),
-            ("", _("never")),
-        ],
-    )
-
-    def __init__(self, *args: Any, scopes: Choices, models: Iterable[str], **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.fields["scopes"].choices = scopes  # type: ignore[attr-defined]
-        names = [(name, name) for name in models]
-        if names:
-            self.fields["allowed_models"].choices = names  # type: ignore[attr-defined]
-        else:
-            del self.fields["allowed_models"]
-
-    def clean(self) -> dict[str, Any]:
-        cleaned: dict[str, Any] = super().clean() or {}
-        cleaned.setdefault("allowed_models", [])
-        return cleaned
 
 
 class ScaleForm(forms.Form):

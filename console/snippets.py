@@ -2,6 +2,8 @@
 
 from django.conf import settings
 
+_PLACE = "sk-af-..."
+
 
 def chat(model: str) -> str:
     """How a model is called."""
@@ -25,6 +27,37 @@ def fine_tune(model: str = "...") -> str:
     )
 
 
+def with_secret(secret: str, model: str) -> list[tuple[str, str]]:
+    """The first call with a new key, in three languages: name and program."""
+    url = f"{settings.FACTORY_BASE_URL}/v1"
+    return [
+        (
+            "curl",
+            f"curl {url}/chat/completions \\\n"
+            f'  -H "Authorization: Bearer {secret}" \\\n'
+            '  -H "Content-Type: application/json" \\\n'
+            f'  -d \'{{"model": "{model}", "messages": [{{"role": "user", "content": "Hello"}}]}}\'',
+        ),
+        ("Python", chat(model).replace(_PLACE, secret)),
+        (
+            "Node.js",
+            'import OpenAI from "openai";\n\n'
+            f'const client = new OpenAI({{ baseURL: "{url}", apiKey: "{secret}" }});\n'
+            "const answer = await client.chat.completions.create({\n"
+            f'  model: "{model}",\n'
+            '  messages: [{ role: "user", content: "Hello" }],\n'
+            "});\n"
+            "console.log(answer.choices[0].message.content);",
+        ),
+    ]
+
+
+def rest_with_secret(secret: str) -> list[tuple[str, str]]:
+    """The first call with a new key that is not for inference: name and program."""
+    url = f"{settings.FACTORY_BASE_URL}/api/v1/organization/"
+    return [("curl", f'curl {url} -H "Authorization: Bearer {secret}"')]
+
+
 def tensorboard(name: str) -> str:
     """How the ZIP file of a run, or of several, is looked at; `name` is the file's before
     `-tensorboard.zip`."""
@@ -36,6 +69,6 @@ def tensorboard(name: str) -> str:
 def _with_client(program: str) -> str:
     return (
         "from openai import OpenAI\n\n"
-        f'client = OpenAI(base_url="{settings.FACTORY_BASE_URL}/v1", api_key="sk-af-...")\n'
+        f'client = OpenAI(base_url="{settings.FACTORY_BASE_URL}/v1", api_key="{_PLACE}")\n'
         f"{program}"
     )

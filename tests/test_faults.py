@@ -21,7 +21,7 @@ from tests.platform_under_test import running_platform
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(600)]
 
-SOAK_SECONDS = float(os.environ.get("SOAK_SECONDS", "180"))
+SOAK_SECONDS = float(os.environ.get("SOAK_SECONDS", "60"))
 PAUSE_SECONDS = (2.0, 6.0)  # between the end of one fault and the next
 MOST_ERRORS = 0.001
 SWEEP_SECONDS = 15.0  # the agents' round over strays

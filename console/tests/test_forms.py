@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from django.test import Client
 from django.urls import reverse
+from django.utils import timezone
 
 from accounts.choices import Role, Scope
 from accounts.models import ApiKey, Membership
@@ -79,6 +80,40 @@ def test_revoking_a_key(client: Client) -> None:
     client.post(reverse("console:key_revoke", args=[key.pk]))
     key.refresh_from_db()
     assert key.revoked_at is not None
+
+
+def test_a_key_is_changed_and_bad_networks_are_told_beside_their_field(client: Client) -> None:
+    client.post(reverse("console:key_create"), {"name": "k", "scopes": ["read"], "days": "30"})
+    key = ApiKey.objects.get()
+    url = reverse("console:key_change", args=[key.pk])
+    assert 'value="k"' in client.get(url).content.decode()
+    data = {"name": "nightly", "scopes": ["read", "inference"], "days": "keep"}
+    refused = client.post(url, data | {"allowed_networks": "10.0.0.1/8"})
+    assert refused.status_code == 422
+    assert "allowed_networks" in refused.context["form"].errors
+    answer = client.post(url, data | {"allowed_networks": "10.0.0.0/8\n192.0.2.7"})
+    assert answer.status_code == 302
+    before, key = key, ApiKey.objects.get()
+    assert (key.name, key.scopes) == ("nightly", ["inference", "read"])
+    assert key.allowed_networks == ["10.0.0.0/8", "192.0.2.7/32"]
+    assert key.expires_at == before.expires_at
+    assert "192.0.2.7/32" in client.get(reverse("console:keys")).content.decode()
+
+
+def test_a_new_secret_is_shown_once_and_the_previous_one_can_be_ended(client: Client) -> None:
+    data = {"name": "k", "scopes": ["read"], "days": ""}
+    first = client.post(reverse("console:key_create"), data).context["secret"]
+    key = ApiKey.objects.get()
+    url = reverse("console:key_rotate", args=[key.pk])
+    assert client.get(url).status_code == 200
+    answer = client.post(url, {"overlap_seconds": "86400"})
+    assert answer["Cache-Control"] == "no-store"
+    now = timezone.now()
+    assert authenticate_api_key(answer.context["secret"], now=now) == key
+    assert authenticate_api_key(first, now=now) == key
+    assert client.post(url, {"overlap_seconds": "86400"}).status_code == 422
+    client.post(reverse("console:key_end_previous", args=[key.pk]))
+    assert authenticate_api_key(first, now=timezone.now()) is None
 
 
 def test_a_bad_dataset_is_refused_whole_with_its_lines(client: Client) -> None:

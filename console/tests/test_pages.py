@@ -38,6 +38,7 @@ POSTS = {  # answer to POST alone
     "rollout_promote",
     "rollout_resume",
     "playground_answer",
+    "key_end_previous",
     "key_revoke",
     "load_test_cancel",
     "dataset_columns",

@@ -1,19 +1,19 @@
-"""API keys: made, shown once, revoked."""
+"""API keys: made, shown once, changed, given new secrets, revoked."""
 
-from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
-from django.conf import settings
+from django.forms import BaseForm
 from django.http import HttpResponse
 from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_POST
 
-from accounts import services
+from accounts import keys, services
 from accounts.choices import Capability, Scope
 from accounts.models import ApiKey
-from common.errors import DomainError
-from console import forms, tables
+from common.errors import DomainError, NotFound
+from console import key_forms, snippets, tables
 from console.pages import ConsoleRequest, add_refusal, console_page, done, refuse, show
 from deployments.models import Route
 
@@ -38,6 +38,7 @@ def key_list(request: ConsoleRequest) -> HttpResponse:
     )
     for key in table.page:
         key.shown_status = _status(key, request)
+        key.shows_previous = key.has_previous(now=request.now)
     return show(
         request,
         "console/keys/list.html",
@@ -52,24 +53,19 @@ def key_list(request: ConsoleRequest) -> HttpResponse:
 
 @console_page(Capability.MANAGE_KEYS)
 def key_create(request: ConsoleRequest) -> HttpResponse:
+    """A form; after it the secret, shown once."""
     may_operate = Capability.OPERATE in request.granted
-    scopes = [one for one in Scope.choices if may_operate or one[0] != Scope.OPERATE]
-    routes = list(Route.objects.of(request.organization).values_list("name", flat=True))
-    form = forms.KeyForm(request.POST or None, scopes=scopes, models=routes)
-    context = {
-        "title": _("Create an API key"),
-        "crumbs": [{"label": _("API keys"), "url": reverse("console:keys")}],
-        "form": form,
-    }
+    routes = _route_names(request)
+    form = key_forms.KeyForm(request.POST or None, scopes=_scopes(request), models=routes)
     if request.method == "POST" and form.is_valid():
-        days = form.cleaned_data["days"]
         try:
             issued = services.issue_api_key(
                 organization=request.organization,
                 name=form.cleaned_data["name"],
                 scopes=form.cleaned_data["scopes"],
                 allowed_models=form.cleaned_data["allowed_models"],
-                expires_at=request.now + timedelta(days=int(days)) if days else None,
+                allowed_networks=form.cleaned_data["allowed_networks"],
+                expires_at=form.expires_at(request.now),
                 created_by=request.user,
                 may_operate=may_operate,
                 actor=request.actor,
@@ -78,21 +74,72 @@ def key_create(request: ConsoleRequest) -> HttpResponse:
         except DomainError as error:
             add_refusal(form, error)
         else:
-            response = show(
-                request,
-                "console/keys/created.html",
-                context
-                | {
-                    "title": _("Copy the key now"),
-                    "lede": _("It is shown this once. Only a hash of it is kept."),
-                    "key": issued.row,
-                    "secret": issued.secret,
-                    "snippet": _snippet(issued.secret, routes),
-                },
+            return _show_secret(request, issued)
+    context = _context(_("Create an API key"), form) | {"label": _("Create key")}
+    return show(request, "console/keys/form.html", context, status=422 if form.errors else 200)
+
+
+@console_page(Capability.MANAGE_KEYS)
+def key_change(request: ConsoleRequest, key_id: UUID) -> HttpResponse:
+    """What a key may do, from where, until when."""
+    key = _key(request, key_id)
+    form = key_forms.KeyChangeForm(
+        request.POST or None, key=key, scopes=_scopes(request), models=_route_names(request)
+    )
+    if request.method == "POST" and form.is_valid():
+        try:
+            row = keys.change_api_key(
+                organization=request.organization,
+                key_id=key_id,
+                changes=form.changes(request.now),
+                may_operate=Capability.OPERATE in request.granted,
+                actor=request.actor,
+                now=request.now,
             )
-            response["Cache-Control"] = "no-store"
-            return response
-    return show(request, "console/keys/create.html", context, status=422 if form.errors else 200)
+        except DomainError as error:
+            add_refusal(form, error)
+        else:
+            text = _("The key %(name)s is changed. Gateways follow within a second.")
+            return done(request, text % {"name": row.name}, reverse("console:keys"))
+    context = _context(_("Change %(name)s") % {"name": key.name}, form) | {"label": _("Save")}
+    return show(request, "console/keys/form.html", context, status=422 if form.errors else 200)
+
+
+@console_page(Capability.MANAGE_KEYS)
+def key_rotate(request: ConsoleRequest, key_id: UUID) -> HttpResponse:
+    """A new secret for a key; the present one works for a while."""
+    key = _key(request, key_id)
+    form = key_forms.RotateForm(request.POST or None)
+    if request.method == "POST" and form.is_valid():
+        try:
+            issued = keys.rotate_api_key(
+                organization=request.organization,
+                key_id=key_id,
+                overlap=form.overlap(),
+                may_operate=Capability.OPERATE in request.granted,
+                actor=request.actor,
+                now=request.now,
+            )
+        except DomainError as error:
+            add_refusal(form, error)
+        else:
+            return _show_secret(request, issued)
+    context = _context(_("New secret for %(name)s") % {"name": key.name}, form) | {
+        "lede": _("The key keeps its name, rights, limits and usage; only its secret is new."),
+        "label": _("Make a new secret"),
+    }
+    return show(request, "console/keys/form.html", context, status=422 if form.errors else 200)
+
+
+@require_POST
+@console_page(Capability.MANAGE_KEYS)
+def key_end_previous(request: ConsoleRequest, key_id: UUID) -> HttpResponse:
+    """POST: end the secret before the present one."""
+    row = keys.end_previous_secret(
+        organization=request.organization, key_id=key_id, actor=request.actor, now=request.now
+    )
+    text = _("The previous secret of %(name)s no longer works.") % {"name": row.name}
+    return done(request, text, reverse("console:keys"))
 
 
 @require_POST
@@ -117,11 +164,45 @@ def _status(key: ApiKey, request: ConsoleRequest) -> str:
     return "active" if key.is_live(now=request.now) else "expired"
 
 
-def _snippet(secret: str, routes: list[str]) -> str:
-    model = routes[0] if routes else "<model>"
-    return (
-        f"curl {settings.FACTORY_BASE_URL}/v1/chat/completions \\\n"
-        f'  -H "Authorization: Bearer {secret}" \\\n'
-        '  -H "Content-Type: application/json" \\\n'
-        f'  -d \'{{"model": "{model}", "messages": [{{"role": "user", "content": "Hello"}}]}}\''
+def _key(request: ConsoleRequest, key_id: UUID) -> ApiKey:
+    rows = ApiKey.objects.of(request.organization).filter(is_internal=False)
+    row = rows.filter(pk=key_id).first()
+    if row is None:
+        raise NotFound("No such key.")
+    return row
+
+
+def _scopes(request: ConsoleRequest) -> list[tuple[str, str]]:
+    may_operate = Capability.OPERATE in request.granted
+    return [one for one in Scope.choices if may_operate or one[0] != Scope.OPERATE]
+
+
+def _route_names(request: ConsoleRequest) -> list[str]:
+    return list(Route.objects.of(request.organization).values_list("name", flat=True))
+
+
+def _context(title: str, form: BaseForm) -> dict[str, Any]:
+    crumbs = [{"label": _("API keys"), "url": reverse("console:keys")}]
+    return {"title": title, "crumbs": crumbs, "form": form}
+
+
+def _show_secret(request: ConsoleRequest, issued: services.IssuedKey) -> HttpResponse:
+    if Scope.INFERENCE in issued.row.scopes:
+        named = issued.row.allowed_models or _route_names(request)
+        programs = snippets.with_secret(issued.secret, named[0] if named else "<model>")
+    else:
+        programs = snippets.rest_with_secret(issued.secret)
+    response = show(
+        request,
+        "console/keys/created.html",
+        {
+            "title": _("Copy the key now"),
+            "crumbs": [{"label": _("API keys"), "url": reverse("console:keys")}],
+            "lede": _("It is shown this once. Only a hash of it is kept."),
+            "key": issued.row,
+            "secret": issued.secret,
+            "snippets": programs,
+        },
     )
+    response["Cache-Control"] = "no-store"
+    return response

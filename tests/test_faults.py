@@ -1,7 +1,7 @@
 """Each thing that goes wrong, on real processes: how long until service is whole, what was lost.
 
 Nothing that had not begun to stream may be lost. `SOAK_SECONDS` says how long the soak at the end
-takes (180), during which faults come every few seconds at random; the seed is printed.
+takes (60), during which faults come every few seconds at random; the seed is printed.
 """
 
 import os

@@ -6,6 +6,7 @@ from uuid import UUID
 from django.forms import BaseForm
 from django.http import HttpResponse
 from django.urls import reverse
+from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_POST
 
@@ -172,7 +173,7 @@ def _key(request: ConsoleRequest, key_id: UUID) -> ApiKey:
     return row
 
 
-def _scopes(request: ConsoleRequest) -> list[tuple[str, str]]:
+def _scopes(request: ConsoleRequest) -> list[tuple[str, str | Promise]]:
     may_operate = Capability.OPERATE in request.granted
     return [one for one in Scope.choices if may_operate or one[0] != Scope.OPERATE]
 

@@ -14,6 +14,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView, set_rollback
 
 from common.errors import DomainError
+from common.texts import shown
 
 # What every paged list takes, for `extend_schema(parameters=...)`.
 PAGING = [
@@ -77,7 +78,7 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> Response | N
     """DomainErrors and DRF's own exceptions as `ErrorBody`; anything else crashes loudly."""
     if isinstance(error, DomainError):
         set_rollback()
-        return Response(error.as_body(), status=error.status_code)
+        return Response(_said(error), status=error.status_code)
     if isinstance(error, Http404):
         error = exceptions.NotFound("No such object, or not yours to see.")
     elif isinstance(error, PermissionDenied):
@@ -91,6 +92,15 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> Response | N
     if getattr(error, "wait", None):
         headers["Retry-After"] = str(int(error.wait))  # type: ignore[attr-defined]
     return Response({"error": _detail(error)}, status=error.status_code, headers=headers)
+
+
+def _said(error: DomainError) -> dict[str, Any]:
+    """The refusal in the language that the request accepts: English where it asks for none."""
+    body = error.as_body()
+    said: dict[str, Any] = body["error"]
+    for name in {"message", "remedy"} & said.keys():
+        said[name] = shown(said[name])
+    return body
 
 
 def _detail(error: exceptions.APIException) -> dict[str, Any]:

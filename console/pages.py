@@ -23,6 +23,7 @@ from accounts.audit import Actor
 from accounts.choices import Capability, Role
 from accounts.models import Membership, Organization, User
 from common.errors import DomainError, NotFound
+from common.texts import shown
 from console import navigation
 
 MOVING_SECONDS, STILL_SECONDS = 2, 15
@@ -151,8 +152,8 @@ def add_refusal(form: BaseForm, error: DomainError) -> None:
 
 
 def said(error: DomainError) -> str:
-    """The reason and the remedy as one text."""
-    return f"{error.message} {error.remedy}".strip()
+    """The reason and the remedy as one text, in the reader's language."""
+    return f"{shown(error.message)} {shown(error.remedy)}".strip()
 
 
 def _role_label(request: ConsoleRequest) -> str:

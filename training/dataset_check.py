@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import orjson
 
+from common.texts import Text
 from training import formats, splits
 from training.formats import columns, containers
 from training.formats.problems import Findings, Problem
@@ -87,7 +88,7 @@ class Report:
         source.errors += 1
         self.error_codes[problem.code] += 1
         if len(self.errors) < ERRORS_KEPT:
-            self.errors.append({"split": source.name, "line": line} | asdict(problem))
+            self.errors.append({"split": source.name, "line": line} | problem.as_json())
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON: kept with the version, and sent as the details of a refusal."""
@@ -183,7 +184,10 @@ class _Reading:
                 self._row(record)
         if not source.examples and not source.errors:
             problem = Problem(
-                "no_examples", "", "The file has no lines.", "Upload a file with examples."
+                "no_examples",
+                "",
+                Text("The file has no lines."),
+                Text("Upload a file with examples."),
             )
             report.tell(source, 1, problem)
         return done
@@ -201,10 +205,12 @@ class _Reading:
             self.mapping = columns.guess(source.columns)
         wrong = columns.problem_with(self.mapping, source.columns) if self.mapping else None
         if not self.mapping or wrong:
-            told = ", ".join(source.columns[:30])
             message, remedy = wrong or (
-                f"The columns {told} make no example by themselves.",
-                "Give a mapping such as prompt=question, completion=answer.",
+                Text(
+                    "The columns %(names)s make no example by themselves.",
+                    names=source.columns[:30],
+                ),
+                Text("Give a mapping such as prompt=question, completion=answer."),
             )
             self.report.tell(source, 1, Problem("mapping_invalid", "mapping", message, remedy))
             return False
@@ -252,8 +258,11 @@ class _Reading:
                 Problem(
                     "not_writable",
                     "",
-                    f"The line holds something that JSON cannot carry: {str(error)[:100]}.",
-                    "Write texts in whole characters and numbers of up to 64 bits.",
+                    Text(
+                        "The line holds something that JSON cannot carry: %(error)s.",
+                        error=str(error)[:100],
+                    ),
+                    Text("Write texts in whole characters and numbers of up to 64 bits."),
                 )
             )
             return b""
@@ -267,8 +276,11 @@ class _Reading:
                 Problem(
                     "group_key_missing",
                     self.plan.group_by,
-                    f"The line has no {self.plan.group_by}, by which lines are to be kept together.",
-                    "Give every line this field, or hold out by another or by none.",
+                    Text(
+                        "The line has no %(group_by)s, by which lines are to be kept together.",
+                        group_by=self.plan.group_by,
+                    ),
+                    Text("Give every line this field, or hold out by another or by none."),
                 )
             )
         return value
@@ -282,8 +294,12 @@ class _Reading:
         problem = Problem(
             "kinds_differ",
             "",
-            f"This file holds {kind} lines, the others {self.report.kind}.",
-            "Upload files of one kind together.",
+            Text(
+                "This file holds %(kind)s lines, the others %(others)s.",
+                kind=kind,
+                others=self.report.kind,
+            ),
+            Text("Upload files of one kind together."),
         )
         if not self.source.errors:
             self.report.tell(self.source, number, problem)
@@ -298,7 +314,10 @@ def _deal_out(
         names, side = splits.assign(np.frombuffer(keys, dtype=np.uint64), plan)
     except splits.TooFewGroups as error:
         problem = Problem(
-            "too_few_groups", "splits", str(error), "Hold out less, or group by another field."
+            "too_few_groups",
+            "splits",
+            error.message,
+            Text("Hold out less, or group by another field."),
         )
         report.tell(source, 1, problem)
         return
@@ -319,8 +338,11 @@ def _too_many_lines() -> Problem:
     return Problem(
         "too_many_lines",
         "",
-        f"The file has more than {MAX_LINES:,} lines; the rest was not read.",
-        "Upload it as several splits or datasets.",
+        Text(
+            "The file has more than %(most)s lines; the rest was not read.",
+            most=f"{MAX_LINES:,}",
+        ),
+        Text("Upload it as several splits or datasets."),
     )
 
 
@@ -329,7 +351,10 @@ def _unknown_format(row: dict[str, Any]) -> Problem:
     return Problem(
         "format_unknown",
         "",
-        f"The keys {names} make no format we know.",
-        "Write messages; prompt and completion; prompt, chosen and rejected; instruction and "
-        "output; or conversations. Or give a mapping from these to your own keys.",
+        Text("The keys %(names)s make no format we know.", names=names),
+        Text(
+            "Write messages; prompt and completion; prompt, chosen and rejected; "
+            "instruction and output; or conversations. Or give a mapping from these to "
+            "your own keys."
+        ),
     )

@@ -15,6 +15,7 @@ from pathlib import Path
 from django.conf import settings
 
 from common.errors import DomainError
+from common.texts import Text
 from models_registry import storage
 from training import prepare
 from training.models import DatasetSplit
@@ -102,8 +103,8 @@ def in_process(
             tail = errors.read().decode(errors="replace").strip().splitlines()
             said = tail[-1] if tail else f"status {process.returncode}"
             raise CheckFailed(
-                f"The check came to no end: {said[:300]}",
-                remedy="Upload the files again; in smaller parts if they are very large.",
+                Text("The check came to no end: %(said)s", said=said[:300]),
+                remedy=Text("Upload the files again; in smaller parts if they are very large."),
             )
     return prepared
 

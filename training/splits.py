@@ -16,6 +16,8 @@ from typing import Any, Self
 
 import numpy as np
 
+from common.texts import Text
+
 TRAIN = "train"
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 MAX_HELD_OUT = 8
@@ -45,21 +47,31 @@ class SplitPlan:
         """Raises PlanInvalid."""
         unknown = sorted(data.keys() - {"held_out", "seed", "group_by"})
         if unknown:
-            raise PlanInvalid(unknown[0], "This is no setting.", "Use held_out, seed, group_by.")
+            raise PlanInvalid(
+                unknown[0], Text("This is no setting."), Text("Use held_out, seed, group_by.")
+            )
         held_out, seed = data.get("held_out", {}), data.get("seed", 0)
         group_by = data.get("group_by") or ""
         if not isinstance(held_out, Mapping) or not 1 <= len(held_out) <= MAX_HELD_OUT:
             raise PlanInvalid(
-                "held_out", "No split is held out.", 'Give such as {"heldout": 0.1}, or a count.'
+                "held_out",
+                Text("No split is held out."),
+                Text('Give such as {"heldout": 0.1}, or a count.'),
             )
         for name, amount in held_out.items():
             _check_amount(name, amount)
         if sum(amount for amount in held_out.values() if amount < 1) >= 1:
-            raise PlanInvalid("held_out", "Nothing is left to learn from.", "Hold out less.")
+            raise PlanInvalid(
+                "held_out", Text("Nothing is left to learn from."), Text("Hold out less.")
+            )
         if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
-            raise PlanInvalid("seed", "A seed is a whole number from 0.", "Give such as 7.")
+            raise PlanInvalid(
+                "seed", Text("A seed is a whole number from 0."), Text("Give such as 7.")
+            )
         if not isinstance(group_by, str) or len(group_by) > FIELD_CHARACTERS:
-            raise PlanInvalid("group_by", "This is no field's name.", "Give such as customer_id.")
+            raise PlanInvalid(
+                "group_by", Text("This is no field's name."), Text("Give such as customer_id.")
+            )
         return cls(held_out=dict(held_out), seed=seed, group_by=group_by)
 
     def to_json(self) -> dict[str, Any]:
@@ -68,6 +80,10 @@ class SplitPlan:
 
 class TooFewGroups(ValueError):
     """The lines cannot be held out as asked without breaking a group."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
 
 
 def key_of(value: object) -> int:
@@ -102,10 +118,15 @@ def assign(keys: U64, plan: SplitPlan) -> tuple[list[str], I16]:
         wanted = int(amount) if amount >= 1 else max(1, round(amount * len(keys)))
         if not _take(order, sizes, side, number, wanted):
             raise TooFewGroups(
-                f"{len(groups):,} groups in {len(keys):,} lines are too few to hold out {name}."
+                Text(
+                    "%(groups)s groups in %(keys)s lines are too few to hold out %(name)s.",
+                    groups=f"{len(groups):,}",
+                    keys=f"{len(keys):,}",
+                    name=name,
+                )
             )
     if not (side == 0).any():
-        raise TooFewGroups("Nothing is left to learn from.")
+        raise TooFewGroups(Text("Nothing is left to learn from."))
     return names, side[group_of.reshape(-1)]
 
 
@@ -141,13 +162,13 @@ def _check_amount(name: Any, amount: Any) -> None:
     if not isinstance(name, str) or not NAME.fullmatch(name) or name == TRAIN:
         raise PlanInvalid(
             "held_out",
-            f"{name!r} cannot be the name of a held-out split.",
-            "Use small letters, digits, hyphens and underscores, not train.",
+            Text("%(name)s cannot be the name of a held-out split.", name=repr(name)),
+            Text("Use small letters, digits, hyphens and underscores, not train."),
         )
     is_number = isinstance(amount, int | float) and not isinstance(amount, bool)
     if not is_number or not amount > 0 or (amount > 1 and amount != int(amount)):
         raise PlanInvalid(
             "held_out",
-            f"{amount!r} of the lines cannot be held out.",
-            "Give a share below 1, such as 0.1, or a count of lines.",
+            Text("%(amount)s of the lines cannot be held out.", amount=repr(amount)),
+            Text("Give a share below 1, such as 0.1, or a count of lines."),
         )

@@ -14,6 +14,7 @@ from django.utils.safestring import SafeString, mark_safe
 from django.utils.translation import gettext
 
 from chips.choices import Purpose
+from common import texts
 from console import formats, markdown, offers, statuses
 from console.run_forms import METHODS
 from training.models import DatasetSplit, TrainingRun
@@ -70,6 +71,12 @@ def when(moment: datetime | None) -> SafeString | str:
 @register.filter
 def exact(moment: datetime | None) -> str:
     return "–" if moment is None else formats.exact(moment)
+
+
+@register.filter
+def shown(text: str) -> str:
+    """What a service said, in the reader's language."""
+    return texts.shown(text)
 
 
 @register.filter

@@ -16,7 +16,7 @@ APPS = [
     "accounts", "chips", "common", "console", "deployments", "factory", "models_registry",
     "openai_api", "training", "usage",
 ]  # fmt: skip
-CALLS = {"_", "gettext", "gettext_lazy", "ngettext", "ngettext_lazy"}
+CALLS = {"_", "gettext", "gettext_lazy", "ngettext", "ngettext_lazy", "Text"}
 QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
 IN_TEMPLATE = re.compile(r"""(?:gettext|_)\(u?(['"])((?:(?!\1)[^\\]|\\.)*)\1""")
 PLACEHOLDER = re.compile(r"%\(\w+\)[sd]|\{\w+\}")

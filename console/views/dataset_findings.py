@@ -8,7 +8,7 @@ from django.http import Http404, HttpResponse, StreamingHttpResponse
 from django.utils.translation import gettext as _
 
 from console import charts, dataset_report, findings, tables
-from console.dataset_pages import crumbs_of, find_version
+from console.dataset_pages import crumbs_of, find_version, told
 from console.pages import ConsoleRequest, console_page, show
 from training import selectors
 from training.doctor.findings import KINDS
@@ -111,7 +111,8 @@ def _as_csv(rows: Iterable[list[Any]]) -> Iterator[str]:
 def _errors(version: DatasetVersion) -> Iterator[list[Any]]:
     for one in version.report["errors"]:
         place = [one["split"], one["line"], one["field"]]
-        yield ["bad", one["code"], *place, "", one["message"], one["remedy"], "", "", ""]
+        said = told(one)
+        yield ["bad", one["code"], *place, "", said["message"], said["remedy"], "", "", ""]
 
 
 def _found(rows: Iterable[DatasetFinding]) -> Iterator[list[Any]]:

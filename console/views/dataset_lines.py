@@ -9,7 +9,7 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 
 from console import dataset_report, findings, marks
-from console.dataset_pages import crumbs_of, find_version
+from console.dataset_pages import crumbs_of, find_version, told
 from console.pages import ConsoleRequest, console_page, show
 from models_registry import storage
 from training.formats import containers
@@ -72,7 +72,7 @@ def version_source(request: ConsoleRequest, version_id: UUID) -> HttpResponse:
     wrong: dict[int, list[dict[str, Any]]] = {}
     for error in version.report.get("errors", ()):
         if error["split"] == source.name:
-            wrong.setdefault(error["line"], []).append(error)
+            wrong.setdefault(error["line"], []).append(told(error))
     numbers = sorted(wrong)
     return show(
         request,

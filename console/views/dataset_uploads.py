@@ -15,6 +15,7 @@ from accounts.choices import Capability
 from common.errors import DomainError
 from console import offers
 from console.dataset_forms import DatasetForm, column_rows, use_choices
+from console.dataset_pages import told
 from console.pages import ConsoleRequest, add_refusal, console_page, done, show
 from models_registry.models import Revision
 from training import first_rows, services
@@ -134,7 +135,7 @@ def _told(form: DatasetForm, error: services.DatasetInvalid) -> dict[str, Any] |
     """The report, unless all that is wrong with the file is what its columns are used as."""
     report = cast(dict[str, Any], error.details)
     if set(report["error_codes"]) == {"mapping_invalid"}:
-        first = report["errors"][0]
+        first = told(report["errors"][0])
         form.add_error("columns", f"{first['message']} {first['remedy']}")
         return None
     return report
@@ -156,7 +157,9 @@ def _with_lines(errors: list[dict[str, Any]], request: ConsoleRequest) -> list[d
         ):
             if line.number in numbers:
                 texts[split, line.number] = line.text
-    return [error | {"text": texts.get((error["split"], error["line"]), "")} for error in errors]
+    return [
+        told(error) | {"text": texts.get((error["split"], error["line"]), "")} for error in errors
+    ]
 
 
 def _upload(request: ConsoleRequest, form: DatasetForm, dataset: Dataset | None) -> DatasetVersion:

@@ -13,7 +13,7 @@ from django.views.decorators.http import require_POST
 from accounts.choices import Capability
 from common.errors import DomainError
 from console import dataset_plan, dataset_report, findings, offers
-from console.dataset_pages import crumbs_of, find_version, title_of
+from console.dataset_pages import crumbs_of, find_version, refusal_of, title_of, told
 from console.pages import ConsoleRequest, console_page, done, refuse, show_live
 from console.views import benchmarks
 from training import selectors, services
@@ -104,10 +104,11 @@ def _errors(request: ConsoleRequest, version: DatasetVersion) -> dict[str, Any]:
     kept = {source.name for source in version.sources.all()}
     return {
         "page": page,
+        "refusal": refusal_of(version),
         "errors_total": version.report.get("errors_total", len(errors)),
         "errors_listed": len(errors),
         "errors": [
-            error
+            told(error)
             | {
                 "url": f"{url}?{urlencode({'source': error['split'], 'line': error['line']})}#line-{error['line']}"
                 if error["split"] in kept

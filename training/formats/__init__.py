@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
+from common.texts import Text
 from training.formats import (
     alpaca,
     kto,
@@ -46,8 +47,8 @@ def convert(name: str, row: Any) -> tuple[dict[str, Any], Findings]:
         found.add(
             "not_an_object",
             "",
-            f"The line holds {kind_of(row)}, not a JSON object.",
-            'Write {"messages": [...]}.',
+            Text("The line holds %(what)s, not a JSON object.", what=kind_of(row)),
+            Text('Write {"messages": [...]}.'),
         )
         return {}, found
     return BY_NAME[name].convert(found, row), found

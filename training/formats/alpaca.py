@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from common.texts import Text
 from training.formats.messages import read_messages
 from training.formats.problems import Findings
 
@@ -29,8 +30,8 @@ def convert(found: Findings, row: dict[str, Any]) -> dict[str, Any]:
             found.add(
                 "history_invalid",
                 f"history.{index}",
-                "This is no pair of a question and an answer.",
-                'Write ["question", "answer"].',
+                Text("This is no pair of a question and an answer."),
+                Text('Write ["question", "answer"].'),
             )
             return {}
         for role, text, side in zip(("user", "assistant"), pair, (0, 1), strict=True):

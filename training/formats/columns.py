@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from common.texts import Text
 from training import formats
 from training.formats.problems import Findings
 
@@ -54,17 +55,20 @@ def problem_with(mapping: Mapping[str, str], names: Sequence[str]) -> tuple[str,
     """What is wrong with a mapping and what to do; None if nothing is."""
     unknown = [field for field in mapping if field not in FIELDS]
     if unknown:
-        return f"{unknown[0]!r} is no field.", f"Use {', '.join(FIELDS)}."
+        return (
+            Text("%(name)s is no field.", name=repr(unknown[0])),
+            Text("Use one of %(names)s.", names=list(FIELDS)),
+        )
     missing = [column for column in mapping.values() if column not in names]
     if missing:
         return (
-            f"There is no column {missing[0]!r}.",
-            f"The columns are {', '.join(list(names)[:30]) or 'none'}.",
+            Text("There is no column %(name)s.", name=repr(missing[0])),
+            Text("The columns are %(names)s.", names=list(names)[:30] or "–"),
         )
     if not formats.detect(dict.fromkeys(mapping)):
         return (
-            "These fields make no example.",
-            "Map prompt and completion; or prompt, chosen and rejected; or messages.",
+            Text("These fields make no example."),
+            Text("Map prompt and completion; or prompt, chosen and rejected; or messages."),
         )
     return None
 
@@ -96,7 +100,7 @@ def _read(found: Findings, field: str, column: str, text: str) -> Any:
             found.add(
                 "column_not_json",
                 column,
-                f"The {field} in this column are no JSON.",
-                "Write a JSON list into the column.",
+                Text("The %(field)s in this column are no JSON.", field=field),
+                Text("Write a JSON list into the column."),
             )
         return text

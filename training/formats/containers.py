@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, TextIO
 
 import orjson
 
+from common.texts import Text
 from training.formats.problems import Problem
 
 MAX_LINE_BYTES = 16 * 2**20  # some four million tokens: beyond every context
@@ -102,22 +103,25 @@ def _slowly(number: int, raw: bytes) -> Record:
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        message = f"Byte {error.start + 1} of the line is not UTF-8."
-        problem = Problem("not_utf8", "", message, "Save the file with UTF-8 encoding.")
+        message = Text("Byte %(number)s of the line is not UTF-8.", number=error.start + 1)
+        problem = Problem("not_utf8", "", message, Text("Save the file with UTF-8 encoding."))
         return Record(number, problem=problem)
     if text.startswith("\ufeff"):
         problem = Problem(
             "byte_order_mark",
             "",
-            "The line starts with a byte order mark.",
-            "Save the file as UTF-8 without a byte order mark.",
+            Text("The line starts with a byte order mark."),
+            Text("Save the file as UTF-8 without a byte order mark."),
         )
         return Record(number, problem=problem)
     try:
         return Record(number, json.loads(text), raw=raw)
     except (ValueError, RecursionError) as error:
         problem = Problem(
-            "not_json", "", f"This is not JSON: {error}", "Write one JSON object a line."
+            "not_json",
+            "",
+            Text("This is not JSON: %(error)s", error=error),
+            Text("Write one JSON object a line."),
         )
         return Record(number, problem=problem)
 
@@ -126,8 +130,8 @@ def _too_long() -> Problem:
     return Problem(
         "line_too_long",
         "",
-        f"The line is longer than {MAX_LINE_BYTES / 2**20:g} MiB.",
-        "Split the conversation into several lines.",
+        Text("The line is longer than %(most)s MiB.", most=f"{MAX_LINE_BYTES / 2**20:g}"),
+        Text("Split the conversation into several lines."),
     )
 
 
@@ -146,8 +150,8 @@ def read_list(file: BinaryIO) -> Iterator[Record]:
         problem = Problem(
             "not_json",
             "",
-            f"The list breaks off or is not JSON here: {error}",
-            "Write one JSON list of objects, or one object a line.",
+            Text("The list breaks off or is not JSON here: %(error)s", error=error),
+            Text("Write one JSON list of objects, or one object a line."),
         )
         yield Record(number + 1, problem=problem)
     finally:
@@ -188,7 +192,10 @@ def _elements(text: TextIO) -> Iterator[Any]:
 
 def _not_utf8() -> Problem:
     return Problem(
-        "not_utf8", "", "The file is not UTF-8 here.", "Save the file with UTF-8 encoding."
+        "not_utf8",
+        "",
+        Text("The file is not UTF-8 here."),
+        Text("Save the file with UTF-8 encoding."),
     )
 
 
@@ -208,8 +215,12 @@ def read_csv(file: BinaryIO) -> Iterator[Record]:
                 problem = Problem(
                     "columns_uneven",
                     "",
-                    f"The row has {len(values)} values under {len(heading)} columns.",
-                    "Put values with commas or line breaks into double quotes.",
+                    Text(
+                        "The row has %(values)s values under %(heading)s columns.",
+                        values=len(values),
+                        heading=len(heading),
+                    ),
+                    Text("Put values with commas or line breaks into double quotes."),
                 )
                 yield Record(number, problem=problem)
                 continue
@@ -218,7 +229,12 @@ def read_csv(file: BinaryIO) -> Iterator[Record]:
     except UnicodeDecodeError:
         yield Record(number + 1, problem=_not_utf8())
     except csv.Error as error:
-        problem = Problem("not_csv", "", f"This is not CSV: {error}", "Quote long or odd values.")
+        problem = Problem(
+            "not_csv",
+            "",
+            Text("This is not CSV: %(error)s", error=error),
+            Text("Quote long or odd values."),
+        )
         yield Record(number + 1, problem=problem)
     finally:
         text.detach()
@@ -255,8 +271,10 @@ def read_parquet(file: BinaryIO) -> Iterator[Record]:
                 number += 1
                 yield Record(number, _without_nulls(row))
     except (ArrowException, OSError, ValueError) as error:
-        message = f"This is no Parquet file that can be read: {str(error)[:200]}"
-        problem = Problem("not_parquet", "", message, "Write the file again, whole.")
+        message = Text(
+            "This is no Parquet file that can be read: %(error)s", error=str(error)[:200]
+        )
+        problem = Problem("not_parquet", "", message, Text("Write the file again, whole."))
         yield Record(number + 1, problem=problem)
 
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from common.texts import Text
 from training.formats.messages import read_messages
 from training.formats.openai_chat import add_tools
 from training.formats.problems import Findings, quoted
@@ -43,7 +44,9 @@ def _label(found: Findings, value: Any) -> bool:
         found.add(
             "label_invalid",
             "label",
-            "There is no label." if value is None else f"{quoted(value)} is no label.",
-            "Write true for an answer to learn, false for one to unlearn.",
+            Text("There is no label.")
+            if value is None
+            else Text("%(value)s is no label.", value=quoted(value)),
+            Text("Write true for an answer to learn, false for one to unlearn."),
         )
     return bool(told)

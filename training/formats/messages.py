@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from common.texts import Text
 from training.formats.problems import Findings, Problem, check_text, kind_of, quoted
 
 MAX_MESSAGES = 1000
@@ -15,16 +16,16 @@ MESSAGE_KEYS = frozenset({"role", "content", "name", "weight"})
 ASSISTANT_KEYS = MESSAGE_KEYS | {"tool_calls"}
 TOOL_KEYS = MESSAGE_KEYS | {"tool_call_id"}
 NOT_TRAINED = {
-    "functions": "Functions are the old form of tools.",
-    "function_call": "A function call is the old form of a tool call.",
-    "audio": "Audio cannot be trained on.",
-    "refusal": "Refusals are not a field of their own here.",
+    "functions": Text("Functions are the old form of tools."),
+    "function_call": Text("A function call is the old form of a tool call."),
+    "audio": Text("Audio cannot be trained on."),
+    "refusal": Text("Refusals are not a field of their own here."),
 }
 REMEDIES = {
-    "functions": "Write them as “tools”.",
-    "function_call": "Write it as “tool_calls”.",
-    "audio": "Leave the message out, or write what was said as content.",
-    "refusal": "Write the refusal as the content of the answer.",
+    "functions": Text("Write them as “tools”."),
+    "function_call": Text("Write it as “tool_calls”."),
+    "audio": Text("Leave the message out, or write what was said as content."),
+    "refusal": Text("Write the refusal as the content of the answer."),
 }
 
 
@@ -41,16 +42,24 @@ def read_messages(
         found.add(
             "messages_missing",
             path,
-            "There is no list of messages." if value is None else "This is not a list of messages.",
-            'Add "messages": [{"role": "user", "content": "..."}, {"role": "assistant", ...}].',
+            Text("There is no list of messages.")
+            if value is None
+            else Text("This is not a list of messages."),
+            Text(
+                'Add "messages": [{"role": "user", "content": "..."}, {"role": "assistant", ...}].'
+            ),
         )
         return []
     if len(value) > MAX_MESSAGES:
         found.add(
             "too_many_messages",
             path,
-            f"{len(value)} messages are more than {MAX_MESSAGES}.",
-            "Split the conversation into several lines.",
+            Text(
+                "%(count)s messages are more than %(most)s.",
+                count=len(value),
+                most=MAX_MESSAGES,
+            ),
+            Text("Split the conversation into several lines."),
         )
         return []
     before = len(found.problems)
@@ -68,10 +77,14 @@ def read_tools(found: Findings, value: Any, path: str = "tools") -> list[dict[st
         found.add(
             "tools_invalid",
             path,
-            f"The tools are {kind_of(value)}."
+            Text("The tools are %(what)s.", what=kind_of(value))
             if not isinstance(value, list)
-            else f"{len(value)} tools are more than {MAX_TOOLS}.",
-            'Write [{"type": "function", "function": {"name": "...", "parameters": {...}}}].',
+            else Text(
+                "%(count)s tools are more than %(most)s.",
+                count=len(value),
+                most=MAX_TOOLS,
+            ),
+            Text('Write [{"type": "function", "function": {"name": "...", "parameters": {...}}}].'),
         )
         return []
     for index, tool in enumerate(value):
@@ -83,15 +96,17 @@ def read_tools(found: Findings, value: Any, path: str = "tools") -> list[dict[st
             found.add(
                 "tool_invalid",
                 f"{path}.{index}",
-                "This tool is no function with a name.",
-                'Write {"type": "function", "function": {"name": "...", "parameters": {...}}}.',
+                Text("This tool is no function with a name."),
+                Text(
+                    'Write {"type": "function", "function": {"name": "...", "parameters": {...}}}.'
+                ),
             )
         elif not isinstance(function.get("parameters", {}), dict):
             found.add(
                 "tool_invalid",
                 f"{path}.{index}.function.parameters",
-                "The parameters are no JSON schema.",
-                'Write {"type": "object", "properties": {...}}.',
+                Text("The parameters are no JSON schema."),
+                Text('Write {"type": "object", "properties": {...}}.'),
             )
     return value
 
@@ -101,8 +116,8 @@ def _message(found: Findings, path: str, message: Any) -> dict[str, Any]:
         found.add(
             "message_not_an_object",
             path,
-            f"This message is {kind_of(message)}, not an object.",
-            'Write {"role": "...", "content": "..."}.',
+            Text("This message is %(what)s, not an object.", what=kind_of(message)),
+            Text('Write {"role": "...", "content": "..."}.'),
         )
         return {}
     role = message.get("role")
@@ -110,8 +125,10 @@ def _message(found: Findings, path: str, message: Any) -> dict[str, Any]:
         found.add(
             "role_missing" if role is None else "role_unknown",
             f"{path}.role",
-            "The message has no role." if role is None else f"{quoted(role)} is no role we know.",
-            f"Use one of {', '.join(ROLES)}.",
+            Text("The message has no role.")
+            if role is None
+            else Text("%(role)s is no role we know.", role=quoted(role)),
+            Text("Use one of %(names)s.", names=list(ROLES)),
         )
     known = ASSISTANT_KEYS if role == "assistant" else TOOL_KEYS if role == "tool" else MESSAGE_KEYS
     if not message.keys() <= known:
@@ -124,8 +141,8 @@ def _message(found: Findings, path: str, message: Any) -> dict[str, Any]:
         found.add(
             "tool_call_id_missing",
             f"{path}.tool_call_id",
-            "The tool's answer names no call.",
-            "Add the id of the call that it answers.",
+            Text("The tool's answer names no call."),
+            Text("Add the id of the call that it answers."),
         )
     return kept
 
@@ -140,8 +157,8 @@ def _unknown(found: Findings, path: str, message: dict[str, Any], known: frozens
             found.add(
                 f"{key}_misplaced",
                 f"{path}.{key}",
-                "Only answers call tools, and only tools answer calls.",
-                f"Remove “{key}” from this message.",
+                Text("Only answers call tools, and only tools answer calls."),
+                Text("Remove “%(key)s” from this message.", key=key),
             )
         else:
             found.ignore(key, "messages[]")
@@ -155,8 +172,8 @@ def _content(found: Findings, path: str, message: dict[str, Any]) -> Any:
             found.add(
                 "content_in_parts",
                 f"{path}.content",
-                "The content is a list with parts that are not text.",
-                "Write the content as one string; images and audio cannot be trained on.",
+                Text("The content is a list with parts that are not text."),
+                Text("Write the content as one string; images and audio cannot be trained on."),
             )
             return ""
         content = "".join(parts)
@@ -180,15 +197,17 @@ def _extras(found: Findings, path: str, message: dict[str, Any], kept: dict[str,
         if isinstance(name, str) and not any(check_text("", name)):
             kept["name"] = name
         else:
-            found.add("name_invalid", f"{path}.name", "The name is no text.", "Write a text.")
+            found.add(
+                "name_invalid", f"{path}.name", Text("The name is no text."), Text("Write a text.")
+            )
     weight = message.get("weight")
     if weight is not None:
         if message.get("role") != "assistant" or weight not in (0, 1):
             found.add(
                 "weight_invalid",
                 f"{path}.weight",
-                "A weight is 0 or 1, and only answers have one.",
-                "Write 0 or 1 on an assistant message, or leave it out.",
+                Text("A weight is 0 or 1, and only answers have one."),
+                Text("Write 0 or 1 on an assistant message, or leave it out."),
             )
         else:
             kept["weight"] = int(weight)
@@ -200,28 +219,31 @@ def _extras(found: Findings, path: str, message: dict[str, Any], kept: dict[str,
 
 
 def _check_calls(path: str, calls: Any) -> Iterator[Problem]:
-    remedy = (
+    remedy = Text(
         'Write [{"id": "...", "type": "function", "function": {"name": "...", "arguments": "{}"}}].'
     )
     if not isinstance(calls, list) or not calls:
         yield Problem(
-            "tool_calls_invalid", path, f"The calls are {kind_of(calls)} without a call.", remedy
+            "tool_calls_invalid",
+            path,
+            Text("The calls are %(what)s without a call.", what=kind_of(calls)),
+            remedy,
         )
         return
     for index, call in enumerate(calls):
         at = f"{path}.{index}"
         function = call.get("function") if isinstance(call, dict) else None
         if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-            yield Problem("tool_call_invalid", at, "This call names no function.", remedy)
+            yield Problem("tool_call_invalid", at, Text("This call names no function."), remedy)
             continue
         if not isinstance(call.get("id"), str) or not call["id"]:
-            yield Problem("tool_call_id_missing", f"{at}.id", "The call has no id.", remedy)
+            yield Problem("tool_call_id_missing", f"{at}.id", Text("The call has no id."), remedy)
         if not _is_arguments(function.get("arguments")):
             yield Problem(
                 "tool_call_arguments_invalid",
                 f"{at}.function.arguments",
-                "The arguments are no JSON object.",
-                'Write a string of JSON such as "{\\"order\\": 12}".',
+                Text("The arguments are no JSON object."),
+                Text('Write a string of JSON such as "{\\"order\\": 12}".'),
             )
 
 
@@ -246,9 +268,15 @@ def _check_order(messages: Sequence[dict[str, Any]], path: str, ends: str) -> It
             yield Problem(
                 "role_out_of_order",
                 f"{path}.{index}.role",
-                f"Here should be “{'” or “'.join(wanted)}”, not “{role}”.",
-                "Put at most one system message first, then user and assistant in turn; "
-                "after tool calls, an answer of each tool.",
+                Text(
+                    "Here should be “%(wanted)s”, not “%(role)s”.",
+                    wanted="” or “".join(wanted),
+                    role=role,
+                ),
+                Text(
+                    "Put at most one system message first, then user and assistant in turn; "
+                    "after tool calls, an answer of each tool."
+                ),
             )
             return
         if role == "tool":
@@ -256,8 +284,8 @@ def _check_order(messages: Sequence[dict[str, Any]], path: str, ends: str) -> It
                 yield Problem(
                     "tool_call_unknown",
                     f"{path}.{index}.tool_call_id",
-                    f"No open call has the id {quoted(message['tool_call_id'])}.",
-                    "Give each tool message the id of a call in the answer before it, once.",
+                    Text("No open call has the id %(id)s.", id=quoted(message["tool_call_id"])),
+                    Text("Give each tool message the id of a call in the answer before it, once."),
                 )
                 return
             open_calls.discard(message["tool_call_id"])
@@ -272,13 +300,13 @@ def _check_order(messages: Sequence[dict[str, Any]], path: str, ends: str) -> It
         yield Problem(
             "answer_missing",
             path,
-            "The conversation does not end with an answer.",
-            "Add an assistant message at the end.",
+            Text("The conversation does not end with an answer."),
+            Text("Add an assistant message at the end."),
         )
     elif ends == "user" and last not in ("user", "tool"):
         yield Problem(
             "question_missing",
             path,
-            "What is to be answered does not end with a question.",
-            "End the input with a user message, or with what a tool said.",
+            Text("What is to be answered does not end with a question."),
+            Text("End the input with a user message, or with what a tool said."),
         )

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from common.texts import Text
 from training.formats.messages import NOT_TRAINED, REMEDIES, read_messages, read_tools
 from training.formats.problems import Findings
 
@@ -28,8 +29,8 @@ def convert(found: Findings, row: dict[str, Any]) -> dict[str, Any]:
         found.add(
             "nothing_to_learn",
             "messages",
-            "Every answer has weight 0.",
-            "Give at least one answer weight 1, or leave weights out.",
+            Text("Every answer has weight 0."),
+            Text("Give at least one answer weight 1, or leave weights out."),
         )
     return line
 
@@ -48,6 +49,6 @@ def add_tools(
         found.add(
             "parallel_tool_calls_invalid",
             path.removesuffix("tools") + "parallel_tool_calls",
-            "This is neither true nor false.",
-            "Write true or false, or leave it out.",
+            Text("This is neither true nor false."),
+            Text("Write true or false, or leave it out."),
         )

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from common.texts import Text
 from training.formats.messages import read_messages
 from training.formats.openai_chat import add_tools
 from training.formats.problems import Findings
@@ -23,8 +24,8 @@ def convert(found: Findings, row: dict[str, Any]) -> dict[str, Any]:
         found.add(
             "input_missing",
             "input",
-            "There is no input.",
-            'Add "input": {"messages": [{"role": "user", "content": "..."}]}.',
+            Text("There is no input."),
+            Text('Add "input": {"messages": [{"role": "user", "content": "..."}]}.'),
         )
         given = {}
     for key in given.keys() - INPUT_KEYS:
@@ -55,8 +56,8 @@ def output(found: Findings, value: Any, path: str) -> list[dict[str, Any]]:
         found.add(
             f"{path}_invalid",
             path,
-            "This is not a list of one assistant message.",
-            'Write [{"role": "assistant", "content": "..."}].',
+            Text("This is not a list of one assistant message."),
+            Text('Write [{"role": "assistant", "content": "..."}].'),
         )
         return []
     # Looked at as the answer to something, so that the order is right.

@@ -4,10 +4,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from common.texts import storable
+from common import texts
+from common.texts import Text, storable
 
 KEY_CHARACTERS = 60  # of an unknown key that are told
 QUOTED_CHARACTERS = 40
+KINDS_OF_JSON = {
+    dict: Text("an object"),
+    list: Text("a list"),
+    str: Text("a string"),
+    bool: Text("true or false"),
+}
 
 
 @dataclass(frozen=True)
@@ -18,6 +25,10 @@ class Problem:
     field: str  # dotted path inside the line, "" for the line as a whole
     message: str
     remedy: str
+
+    def as_json(self) -> dict[str, Any]:
+        """With what pages need to say it in another language (`common.texts`)."""
+        return texts.with_makings(vars(self))
 
 
 @dataclass
@@ -39,23 +50,34 @@ class Findings:
 def check_text(path: str, text: Any) -> Iterator[Problem]:
     """A string with something in it that a database and a tokenizer can hold."""
     if text is None:
-        yield Problem("content_missing", path, "There is no content.", "Add the text.")
+        yield Problem("content_missing", path, Text("There is no content."), Text("Add the text."))
     elif not isinstance(text, str):
-        yield Problem("content_not_text", path, f"The content is {kind_of(text)}.", "Write a text.")
+        yield Problem(
+            "content_not_text",
+            path,
+            Text("The content is %(what)s.", what=kind_of(text)),
+            Text("Write a text."),
+        )
     elif not text.strip():
         yield Problem(
-            "content_empty", path, "The content is empty.", "Add text, or remove the line."
+            "content_empty",
+            path,
+            Text("The content is empty."),
+            Text("Add text, or remove the line."),
         )
     elif "\0" in text:
         yield Problem(
-            "content_has_nul", path, "The content holds a NUL character.", "Remove \\u0000 from it."
+            "content_has_nul",
+            path,
+            Text("The content holds a NUL character."),
+            Text("Remove \\u0000 from it."),
         )
     elif not is_unicode(text):
         yield Problem(
             "content_not_unicode",
             path,
-            "The content holds half of a surrogate pair.",
-            "Write characters past U+FFFF as themselves, or as both \\u escapes.",
+            Text("The content holds half of a surrogate pair."),
+            Text("Write characters past U+FFFF as themselves, or as both \\u escapes."),
         )
 
 
@@ -76,6 +98,8 @@ def quoted(value: object) -> str:
     return f"“{text[:QUOTED_CHARACTERS]}…”" if cut else f"“{text}”"
 
 
-def kind_of(value: object) -> str:
-    names = {dict: "an object", list: "a list", str: "a string", bool: "true or false"}
-    return names.get(type(value), "null" if value is None else "a number")
+def kind_of(value: object) -> Text:
+    for kind, name in KINDS_OF_JSON.items():
+        if type(value) is kind:
+            return name
+    return Text("null") if value is None else Text("a number")

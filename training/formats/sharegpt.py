@@ -7,6 +7,7 @@ what the tool said.
 import json
 from typing import Any
 
+from common.texts import Text
 from training.formats.messages import read_messages
 from training.formats.openai_chat import add_tools
 from training.formats.problems import Findings, quoted
@@ -41,8 +42,8 @@ def convert(found: Findings, row: dict[str, Any]) -> dict[str, Any]:
         found.add(
             "conversations_missing",
             "conversations",
-            "There is no list of turns.",
-            'Write [{"from": "human", "value": "..."}, {"from": "gpt", "value": "..."}].',
+            Text("There is no list of turns."),
+            Text('Write [{"from": "human", "value": "..."}, {"from": "gpt", "value": "..."}].'),
         )
         return {}
     messages, shift = [], 0
@@ -67,7 +68,12 @@ def convert(found: Findings, row: dict[str, Any]) -> dict[str, Any]:
 def _message(found: Findings, turn: Any, index: int) -> dict[str, Any]:
     path = f"conversations.{index}"
     if not isinstance(turn, dict):
-        found.add("turn_not_an_object", path, "This turn is no object.", 'Write {"from", "value"}.')
+        found.add(
+            "turn_not_an_object",
+            path,
+            Text("This turn is no object."),
+            Text('Write {"from", "value"}.'),
+        )
         return {}
     speaker = turn.get("from", turn.get("role"))
     speaker = speaker.lower() if isinstance(speaker, str) else speaker
@@ -76,8 +82,10 @@ def _message(found: Findings, turn: Any, index: int) -> dict[str, Any]:
         found.add(
             "role_missing" if speaker is None else "role_unknown",
             f"{path}.from",
-            "Nobody says this." if speaker is None else f"{quoted(speaker)} is nobody we know.",
-            f"Use one of {', '.join(ROLES)}.",
+            Text("Nobody says this.")
+            if speaker is None
+            else Text("%(speaker)s is nobody we know.", speaker=quoted(speaker)),
+            Text("Use one of %(names)s.", names=list(ROLES)),
         )
         return {}
     text = turn.get("value", turn.get("content"))
@@ -99,8 +107,8 @@ def _call(found: Findings, text: Any, index: int) -> dict[str, Any]:
         found.add(
             "function_call_invalid",
             f"conversations.{index}.value",
-            "This is no call of a function.",
-            'Write {"name": "...", "arguments": {...}} as a string.',
+            Text("This is no call of a function."),
+            Text('Write {"name": "...", "arguments": {...}} as a string.'),
         )
         return {}
     if not isinstance(function["arguments"], str):
@@ -116,7 +124,12 @@ def _tools(found: Findings, text: str) -> Any:
     try:
         tools = json.loads(text)
     except (ValueError, RecursionError):
-        found.add("tools_invalid", "tools", "The tools are no JSON.", "Write a list of functions.")
+        found.add(
+            "tools_invalid",
+            "tools",
+            Text("The tools are no JSON."),
+            Text("Write a list of functions."),
+        )
         return None
     if isinstance(tools, list):
         tools = [

@@ -5,6 +5,7 @@ Without a prompt, what both conversations begin with is the prompt (TRL's implic
 
 from typing import Any
 
+from common.texts import Text
 from training.formats import openai_preference
 from training.formats.messages import read_messages
 from training.formats.openai_chat import add_tools
@@ -52,8 +53,10 @@ def prompt_messages(
         found.add(
             "prompt_missing",
             path,
-            "There is no prompt." if not prompt else f"The prompt is {kind_of(prompt)}.",
-            "Write a text, or a list of messages that ends with the user's.",
+            Text("There is no prompt.")
+            if not prompt
+            else Text("The prompt is %(what)s.", what=kind_of(prompt)),
+            Text("Write a text, or a list of messages that ends with the user's."),
         )
         return []
     return read_messages(found, [*first, *prompt], path, ends="user")

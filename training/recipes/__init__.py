@@ -5,6 +5,7 @@ from. `default_for` is the default of the wizard and of every API alike.
 """
 
 from common.errors import InvalidInput
+from common.texts import Text
 from models_registry.models import Revision
 from trainer.spec import LEARNING_RATES
 from training.choices import Tuning
@@ -44,9 +45,11 @@ def find(key: str) -> Recipe:
     for recipe in [*list_recipes(), *RECIPES]:
         if key in (recipe.key, recipe.name):
             return recipe
-    known = ", ".join(recipe.name for recipe in list_recipes())
+    known = [recipe.name for recipe in list_recipes()]
     raise InvalidInput(
-        f"There is no recipe {key!r}.", field="recipe", remedy=f"Use one of {known}, or none."
+        Text("There is no recipe %(key)s.", key=repr(key)),
+        field="recipe",
+        remedy=Text("Use one of %(names)s, or none.", names=known),
     )
 
 
@@ -62,10 +65,14 @@ def choose(
     recipe = find(key)
     if (recipe.method, recipe.tuning) != (method, tuning):
         raise InvalidInput(
-            f"{recipe.key} is for {recipe.method} with {recipe.tuning}, "
-            f"not for {method} with {tuning}.",
+            Text(
+                "%(key)s is for %(made_for)s, not for %(asked)s.",
+                key=recipe.key,
+                made_for=f"{recipe.method} + {recipe.tuning}",
+                asked=f"{method} + {tuning}",
+            ),
             field="recipe",
-            remedy="Use a recipe of the run's method and tuning, or none.",
+            remedy=Text("Use a recipe of the run's method and tuning, or none."),
         )
     return recipe
 

@@ -12,7 +12,7 @@ from accounts import audit
 from accounts.models import Organization
 from common import jobs, leases
 from common.errors import NotFound
-from common.texts import storable
+from common.texts import Text, storable
 from models_registry.models import Revision
 from training import token_counts
 from training.choices import CountStatus
@@ -35,11 +35,11 @@ def count_tokens(
     versions = DatasetVersion.objects.filter(dataset__organization=organization)
     version = versions.select_related("dataset").filter(pk=version_id).first()
     if version is None:
-        raise NotFound("No such dataset version.")
+        raise NotFound(Text("No such dataset version."))
     check_ready(version, "version")
     revision = Revision.objects.of(organization).filter(pk=revision_id).first()
     if revision is None:
-        raise NotFound("No such revision.", field="revision")
+        raise NotFound(Text("No such revision."), field="revision")
     with transaction.atomic():
         row, is_new = TokenCount.objects.select_for_update(no_key=True).get_or_create(
             version=version, revision=revision, defaults={"created_at": now}

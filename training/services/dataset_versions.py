@@ -14,9 +14,9 @@ from django.db.models import Q
 from django.utils import timezone
 
 from accounts import audit
-from common import jobs, leases
+from common import jobs, leases, texts
 from common.errors import DomainError, InvalidInput
-from common.texts import storable
+from common.texts import Text, storable
 from models_registry import storage
 from models_registry.models import Blob, Revision
 from training import preparing, selectors, token_counts
@@ -145,13 +145,19 @@ def check_version(version_id: UUID, *, now: datetime) -> bool:
         try:
             if version.attempts >= MAX_ATTEMPTS:
                 raise preparing.CheckFailed(
-                    f"The check was begun {MAX_ATTEMPTS} times and never came to an end.",
-                    remedy="Upload the files again; in smaller parts if they are very large.",
+                    Text(
+                        "The check was begun %(times)s times and never came to an end.",
+                        times=MAX_ATTEMPTS,
+                    ),
+                    remedy=Text("Upload the files again; in smaller parts if they are very large."),
                 )
             _check(version)
         except DomainError as error:
             with leases.finish(version) as current:
                 message = f"{error.message} {error.remedy}".strip()
+                said = {"message": error.message, "remedy": error.remedy}
+                current.report |= {"refused": texts.with_makings(said)}
+                current.save(update_fields=["report"])
                 current.transition(
                     V.REFUSED, now=timezone.now(), reason=error.code, message=storable(message)
                 )
@@ -220,9 +226,13 @@ def check_ready(version: DatasetVersion, field: str = "dataset_version") -> None
         return
     is_open = version.status == V.CHECKING
     raise InvalidInput(
-        f"{version} is still being checked." if is_open else f"{version} was refused.",
+        Text("%(version)s is still being checked.", version=version)
+        if is_open
+        else Text("%(version)s was refused.", version=version),
         field=field,
-        remedy="Wait until it is ready." if is_open else "Mend its lines and upload them again.",
+        remedy=Text("Wait until it is ready.")
+        if is_open
+        else Text("Mend its lines and upload them again."),
     )
 
 
@@ -230,9 +240,13 @@ def check_kind(report: Mapping[str, Any], wanted: str) -> None:
     """Raises InvalidInput where the lines are of another kind than was asked for."""
     if wanted and report["kind"] and report["kind"] != wanted:
         raise InvalidInput(
-            f"The lines are of kind {report['kind']}, not {wanted}.",
+            Text(
+                "The lines are of kind %(kind)s, not %(wanted)s.",
+                kind=report["kind"],
+                wanted=wanted,
+            ),
             field="kind",
-            remedy="Leave kind out, or upload lines of that kind.",
+            remedy=Text("Leave kind out, or upload lines of that kind."),
         )
 
 

@@ -14,8 +14,9 @@ from django.db import IntegrityError, transaction
 
 from accounts import audit
 from accounts.models import Organization
+from common import texts
 from common.errors import DomainError, InvalidInput, NotFound
-from common.texts import storable
+from common.texts import Text, storable
 from models_registry import storage
 from models_registry.models import Blob, Revision
 from models_registry.models.registered_model import NAME
@@ -69,9 +70,9 @@ def create_dataset(
             )
     except IntegrityError as error:
         raise DatasetNameTaken(
-            f"A dataset named {name} exists.",
+            Text("A dataset named %(name)s exists.", name=name),
             field="name",
-            remedy="Upload a new version to it, or choose another name.",
+            remedy=Text("Upload a new version to it, or choose another name."),
         ) from error
     return dataset
 
@@ -109,7 +110,7 @@ def upload_version(
     """
     dataset = Dataset.objects.of(organization).filter(pk=dataset_id).first()
     if dataset is None:
-        raise NotFound("No such dataset.")
+        raise NotFound(Text("No such dataset."))
     _check_split_names(files)
     plan = _read_plan(files, split_plan)
     _check_settings(format, mapping or {}, kind)
@@ -162,25 +163,27 @@ def check_name(name: str, field: str = "name") -> None:
         NAME(name)
     except ValidationError as error:
         raise InvalidInput(
-            f"{name!r} cannot be a name.", field=field, remedy=str(error.messages[0])
+            Text("%(name)s cannot be a name.", name=repr(name)),
+            field=field,
+            remedy=str(error.messages[0]),
         ) from error
 
 
 def _check_split_names(files: Mapping[str, object]) -> None:
     if not files:
         raise InvalidInput(
-            "There is no file.",
+            Text("There is no file."),
             field="files",
-            remedy="Send a file for each split, under the split's name: train, heldout, ...",
+            remedy=Text("Send a file for each split, under the split's name: train, heldout, ..."),
         )
     if len(files) > MAX_SPLITS:
-        raise InvalidInput(f"More than {MAX_SPLITS} splits.", field="files")
+        raise InvalidInput(Text("More than %(most)s splits.", most=MAX_SPLITS), field="files")
     for name in files:
         if not splits.NAME.fullmatch(name):
             raise InvalidInput(
-                f"{name!r} cannot be a split's name.",
+                Text("%(name)s cannot be a split's name.", name=repr(name)),
                 field="files",
-                remedy="Use up to 40 small letters, digits, hyphens and underscores.",
+                remedy=Text("Use up to 40 small letters, digits, hyphens and underscores."),
             )
 
 
@@ -195,9 +198,9 @@ def _read_plan(files: Mapping[str, object], given: Mapping[str, Any] | None) -> 
         ) from error
     if len(files) > 1:
         raise InvalidInput(
-            "Lines can be held out of one file only.",
+            Text("Lines can be held out of one file only."),
             field="split_plan",
-            remedy="Send one file, or send the splits as files without a plan.",
+            remedy=Text("Send one file, or send the splits as files without a plan."),
         )
     return plan
 
@@ -205,21 +208,25 @@ def _read_plan(files: Mapping[str, object], given: Mapping[str, Any] | None) -> 
 def _check_settings(format: str, mapping: Mapping[str, str], kind: str) -> None:
     if format and format not in FORMATS:
         raise InvalidInput(
-            f"{format!r} is no format.", field="format", remedy=f"Use one of {', '.join(FORMATS)}."
+            Text("%(format)s is no format.", format=repr(format)),
+            field="format",
+            remedy=Text("Use one of %(names)s.", names=list(FORMATS)),
         )
     if kind and kind not in DatasetKind.values:
         raise InvalidInput(
-            f"{kind!r} is no kind.",
+            Text("%(kind)s is no kind.", kind=repr(kind)),
             field="kind",
-            remedy=f"Use one of {', '.join(DatasetKind.values)}.",
+            remedy=Text("Use one of %(names)s.", names=list(DatasetKind.values)),
         )
     texts = all(isinstance(one, str) for pair in mapping.items() for one in pair)
     unknown = [field for field in mapping if field not in columns.FIELDS]
     if unknown or not texts:
         raise InvalidInput(
-            f"{unknown[0]!r} is no field." if unknown else "A mapping names columns by field.",
+            Text("%(name)s is no field.", name=repr(unknown[0]))
+            if unknown
+            else Text("A mapping names columns by field."),
             field="mapping",
-            remedy=f"Map any of {', '.join(columns.FIELDS)}.",
+            remedy=Text("Map any of %(names)s.", names=list(columns.FIELDS)),
         )
 
 
@@ -239,9 +246,13 @@ def _check_sizes(files: Mapping[str, BinaryIO]) -> int:
     limit = settings.FACTORY_MAX_UPLOAD_BYTES
     if total > limit:
         raise InvalidInput(
-            f"The files have {total:,} bytes, more than the {limit:,} that one upload may have.",
+            Text(
+                "The files have %(total)s bytes, more than the %(limit)s that one upload may have.",
+                total=f"{total:,}",
+                limit=f"{limit:,}",
+            ),
             field="files",
-            remedy="Upload parts of it as datasets of their own.",
+            remedy=Text("Upload parts of it as datasets of their own."),
         )
     return total
 
@@ -264,11 +275,18 @@ def _refusal(prepared: Prepared) -> DatasetInvalid:
     report = prepared.report
     first = report["errors"][0]
     more = report["errors_total"] - 1
+    message = Text(
+        "%(split)s line %(line)s: %(message)s",
+        split=first["split"],
+        line=first["line"],
+        message=texts.kept(first, "message"),
+    )
+    if more:
+        message = Text("%(first)s And %(count)s more errors.", first=message, count=f"{more:,}")
     return DatasetInvalid(
-        f"{first['split']} line {first['line']}: {first['message']}"
-        + (f" And {more:,} more errors." if more else ""),
+        message,
         field=f"files.{first['split']}",
-        remedy=first["remedy"],
+        remedy=texts.kept(first, "remedy"),
         details=report,
     )
 
@@ -281,9 +299,9 @@ def _store(
     blob = storage.put_chunks(_chunks(file), now=now)
     if report is not None and blob.sha256 not in {one["sha256"] for one in report["sources"]}:
         raise InvalidInput(
-            f"The file of split {name} changed while it was read.",
+            Text("The file of split %(name)s changed while it was read.", name=name),
             field=f"files.{name}",
-            remedy="Upload it again once nothing writes to it any more.",
+            remedy=Text("Upload it again once nothing writes to it any more."),
         )
     return blob
 

@@ -11,6 +11,7 @@ from uuid import UUID
 from accounts.models import Organization
 from chips import selectors as chips_selectors
 from common.errors import InvalidInput, NotFound
+from common.texts import Text
 from models_registry.choices import RevisionKind
 from models_registry.models import Revision
 from trainer.errors import SpecError
@@ -65,16 +66,22 @@ def check_asked(
     if version.kind != DATA_KINDS[method]:
         able = [name for name, kind in DATA_KINDS.items() if kind == version.kind]
         raise InvalidInput(
-            f"{method} learns from lines of kind {DATA_KINDS[method]}; {version} holds lines of "
-            f"kind {version.kind}.",
+            Text(
+                "%(method)s learns from lines of kind %(wanted)s; %(version)s holds lines of "
+                "kind %(kind)s.",
+                method=method,
+                wanted=DATA_KINDS[method],
+                version=version,
+                kind=version.kind,
+            ),
             field="method",
-            remedy=f"Use {' or '.join(able)}, or another dataset.",
+            remedy=Text("Use one of %(names)s, or another dataset.", names=list(able)),
         )
     if not 1 <= accelerators <= MAX_ACCELERATORS:
         raise InvalidInput(
-            f"{accelerators} accelerators cannot be asked for.",
+            Text("%(accelerators)s accelerators cannot be asked for.", accelerators=accelerators),
             field="accelerators",
-            remedy=f"Ask for 1 to {MAX_ACCELERATORS}.",
+            remedy=Text("Ask for 1 to %(most)s.", most=MAX_ACCELERATORS),
         )
     chosen = recipes.choose(
         recipe,
@@ -93,9 +100,9 @@ def check_evaluated(asked: Asked, eval_split: str) -> None:
     """Raises InvalidInput (eval_split) where something hangs on evaluations and there are none."""
     if Hyperparameters.from_json(asked.hyperparameters).needs_evaluations and not eval_split:
         raise InvalidInput(
-            "There is nothing held out to find the best by.",
+            Text("There is nothing held out to find the best by."),
             field="eval_split",
-            remedy="Name a split to evaluate on, or leave early stopping and keep_best out.",
+            remedy=Text("Name a split to evaluate on, or leave early stopping and keep_best out."),
         )
 
 
@@ -103,12 +110,16 @@ def find_base(organization: Organization, revision_id: UUID) -> Revision:
     """A revision that can be trained on. Raises NotFound, InvalidInput (base_revision)."""
     base = Revision.objects.of(organization).filter(pk=revision_id).first()
     if base is None:
-        raise NotFound("No such revision.", field="base_revision")
+        raise NotFound(Text("No such revision."), field="base_revision")
     if base.kind not in TRAINABLE:
         raise InvalidInput(
-            f"{base} is of kind {base.kind}, which cannot be trained further.",
+            Text(
+                "%(base)s is of kind %(kind)s, which cannot be trained further.",
+                base=base,
+                kind=base.kind,
+            ),
             field="base_revision",
-            remedy="Choose a base model or a full fine-tune.",
+            remedy=Text("Choose a base model or a full fine-tune."),
         )
     return base
 
@@ -117,7 +128,7 @@ def _dataset_version(organization: Organization, version_id: UUID) -> DatasetVer
     rows = DatasetVersion.objects.filter(dataset__organization=organization)
     version = rows.filter(pk=version_id).first()
     if version is None:
-        raise NotFound("No such dataset version.", field="dataset_version")
+        raise NotFound(Text("No such dataset version."), field="dataset_version")
     check_ready(version)
     return version
 
@@ -126,18 +137,18 @@ def _check_split(version: DatasetVersion, field: str, name: str) -> None:
     names = DatasetSplit.objects.filter(version=version).values_list("name", flat=True)
     if name not in names:
         raise InvalidInput(
-            f"{version} has no split {name!r}.",
+            Text("%(version)s has no split %(name)s.", version=version, name=repr(name)),
             field=field,
-            remedy=f"Use one of {', '.join(names)}.",
+            remedy=Text("Use one of %(names)s.", names=list(names)),
         )
 
 
 def _check_one_of(field: str, value: str, allowed: Sequence[str]) -> None:
     if value not in allowed:
         raise InvalidInput(
-            f"{value!r} is no {field} of training.",
+            Text("%(value)s is no %(field)s of training.", value=repr(value), field=field),
             field=field,
-            remedy=f"Use one of {', '.join(allowed)}.",
+            remedy=Text("Use one of %(names)s.", names=list(allowed)),
         )
 
 
@@ -183,10 +194,14 @@ def _check_chips(organization: Organization, tuning: str) -> None:
     if refused is not None:
         wanted, present = refused
         raise InvalidInput(
-            f"{tuning} needs an accelerator that is {' or '.join(wanted)} to torch; yours are "
-            f"{', '.join(present) or 'none'}.",
+            Text(
+                "%(tuning)s needs an accelerator of kind %(wanted)s; yours are %(present)s.",
+                tuning=tuning,
+                wanted="/".join(wanted),
+                present=", ".join(present) or "–",
+            ),
             field="tuning",
-            remedy="Use lora, or ask for access to a pool with such accelerators.",
+            remedy=Text("Use lora, or ask for access to a pool with such accelerators."),
         )
 
 
@@ -196,8 +211,13 @@ def _fit_length(values: dict[str, Any], given: Mapping[str, Any], base: Revision
         return
     if "max_length_tokens" in given:
         raise InvalidInput(
-            f"{base} reads at most {limit} tokens, not {values['max_length_tokens']}.",
+            Text(
+                "%(base)s reads at most %(limit)s tokens, not %(asked)s.",
+                base=base,
+                limit=limit,
+                asked=values["max_length_tokens"],
+            ),
             field="hyperparameters.max_length_tokens",
-            remedy=f"Give {limit} or less, or leave it out.",
+            remedy=Text("Give %(limit)s or less, or leave it out.", limit=limit),
         )
     values["max_length_tokens"] = limit

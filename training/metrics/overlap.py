@@ -1,15 +1,20 @@
-"""How much of the expected text is in an answer, by kept libraries: ROUGE, BLEU, chrF."""
+"""How much of the expected text is in an answer, by kept libraries: ROUGE, BLEU, chrF.
+
+The libraries are imported by the first text that is scored: with them come nltk, scikit-learn and
+pandas, 170 MiB that web processes, gateways among them, would hold for nothing.
+"""
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import ClassVar
-
-from rouge_score.rouge_scorer import RougeScorer
-from sacrebleu.metrics.bleu import BLEU
-from sacrebleu.metrics.chrf import CHRF
+from typing import TYPE_CHECKING, ClassVar
 
 from training.metrics import texts
 from training.metrics.scorer import OptionError
+
+if TYPE_CHECKING:
+    from rouge_score.rouge_scorer import RougeScorer
+    from sacrebleu.metrics.bleu import BLEU
+    from sacrebleu.metrics.chrf import CHRF
 
 MAX_OVERLAP_CHARACTERS = 20_000  # of each text
 MAX_ROUGE_TOKENS = 1000  # likewise: the longest common subsequence takes their product
@@ -97,15 +102,21 @@ class _Tokenizer:
 
 
 @lru_cache(maxsize=1)
-def _rouge() -> RougeScorer:
+def _rouge() -> "RougeScorer":
+    from rouge_score.rouge_scorer import RougeScorer
+
     return RougeScorer(["rouge1", "rouge2", "rougeL"], tokenizer=_Tokenizer())
 
 
 @lru_cache(maxsize=16)
-def _bleu(tokenize: str, ignore_case: bool) -> BLEU:
+def _bleu(tokenize: str, ignore_case: bool) -> "BLEU":
+    from sacrebleu.metrics.bleu import BLEU
+
     return BLEU(tokenize=tokenize, lowercase=ignore_case, effective_order=True)
 
 
 @lru_cache(maxsize=16)
-def _chrf(word_order: int, ignore_case: bool) -> CHRF:
+def _chrf(word_order: int, ignore_case: bool) -> "CHRF":
+    from sacrebleu.metrics.chrf import CHRF
+
     return CHRF(word_order=word_order, lowercase=ignore_case)

@@ -12,6 +12,7 @@ from django.conf import settings  # noqa: E402
 
 from accounts.services import hash_secret, prefix_of  # noqa: E402
 from common.ids import new_id  # noqa: E402
+from gateway import assembly  # noqa: E402
 from gateway.app import Gateway  # noqa: E402
 from gateway.directory import Directory, Key, Replica, Route, Target  # noqa: E402
 from gateway.limits import Limits, LimitSettings  # noqa: E402
@@ -69,6 +70,7 @@ gateway = Gateway(
     signals=Signals(settings.REDIS_URL),
     limits=Limits(LimitSettings(requests_per_minute=10_000_000, concurrency=10_000)),
 )
+assembly.settle()
 
 
 async def application(scope, receive, send):

@@ -15,6 +15,7 @@ from gateway import assembly  # noqa: E402 - its models need Django set up, whic
 from openai_api.api.urls import is_ours  # noqa: E402
 
 gateway = assembly.build()
+assembly.settle()
 
 
 async def application(scope: Message, receive: Receive, send: Send) -> None:

@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Callable
 
-from common.ids import new_id
+from common.ids import new_id_text
 from common.middleware import WELL_FORMED
 from engines.protocol.errors import ApiError
 from gateway import auth, errors
@@ -73,20 +73,27 @@ class Gateway:
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if self._started is None or not self._started.done():
             await self.start()
-        headers = dict(scope["headers"])
-        usage_id = str(new_id())
-        given = headers.get(b"x-request-id", b"").decode("latin-1")
-        request_id = given if WELL_FORMED.fullmatch(given) else usage_id
+        authorization, given, length = None, b"", b""
+        for name, value in scope["headers"]:
+            if name == b"authorization":
+                authorization = value
+            elif name == b"content-length":
+                length = value
+            elif name == b"x-request-id":
+                given = value
+        usage_id = request_id = new_id_text()
+        if given and WELL_FORMED.fullmatch(word := given.decode("latin-1")):
+            request_id = word
         try:
             key = await auth.authenticate(
-                headers.get(b"authorization"),
+                authorization,
                 directory=self._directory,
                 address=(scope.get("client") or ("",))[0],
             )
             endpoint = COMPLETIONS.get(scope["path"])
             if endpoint is not None and scope["method"] == "POST":
                 await self._complete(
-                    endpoint, key, headers, receive, send, request_id=request_id, usage_id=usage_id
+                    endpoint, key, length, receive, send, request_id=request_id, usage_id=usage_id
                 )
             else:
                 body = self._look_up(scope["method"], scope["path"], key)
@@ -145,7 +152,7 @@ class Gateway:
         self,
         endpoint: str,
         key: Key,
-        headers: dict[bytes, bytes],
+        length: bytes,
         receive: Receive,
         send: Send,
         *,
@@ -153,7 +160,7 @@ class Gateway:
         usage_id: str,
     ) -> None:
         began = time.monotonic()
-        body = await _read_body(headers, receive, limit_bytes=self._max_body_bytes)
+        body = await _read_body(length, receive, limit_bytes=self._max_body_bytes)
         call = read_call(endpoint, body)
         route = self._route(key, call.model)
         ticket = await self._limits.enter(
@@ -214,8 +221,8 @@ def _model_body(route: Route, key: Key) -> dict[str, object]:
     }
 
 
-async def _read_body(headers: dict[bytes, bytes], receive: Receive, *, limit_bytes: int) -> bytes:
-    length = headers.get(b"content-length", b"0")
+async def _read_body(length: bytes, receive: Receive, *, limit_bytes: int) -> bytes:
+    """`length` is what the client declares, if anything."""
     if length.isdigit() and int(length) > limit_bytes:
         raise errors.too_large(limit_bytes)
     parts: list[bytes] = []
@@ -224,9 +231,10 @@ async def _read_body(headers: dict[bytes, bytes], receive: Receive, *, limit_byt
         message = await receive()
         if message["type"] == "http.disconnect":
             raise HungUp
-        parts.append(message.get("body", b""))
-        size += len(parts[-1])
+        body: bytes = message.get("body", b"")
+        size += len(body)
         if size > limit_bytes:
             raise errors.too_large(limit_bytes)
         if not message.get("more_body"):
-            return b"".join(parts)
+            return b"".join((*parts, body)) if parts else body
+        parts.append(body)

@@ -1,5 +1,7 @@
 """The gateway as the settings ask for it."""
 
+import gc
+
 from django.conf import settings
 
 from common import jobs
@@ -12,6 +14,7 @@ from gateway.signals import Signals
 from gateway.source import DatabaseSource
 
 WAKE_EXPIRES_SECONDS = 30.0
+COLLECT_EVERY = (20_000, 20, 50)  # objects, and collections of younger ones
 
 
 def build() -> Gateway:
@@ -33,6 +36,14 @@ def build() -> Gateway:
             )
         ),
     )
+
+
+def settle() -> None:
+    """Call once all is imported. The collector then leaves alone what was loaded: to look through
+    it took up to 80 ms each time, in which every open stream stood still."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*COLLECT_EVERY)
 
 
 def _wake(deployment_id: str) -> None:

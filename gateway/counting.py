@@ -7,8 +7,7 @@ at once, so that nobody pays for what did not arrive.
 """
 
 import json
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -20,8 +19,7 @@ EMPTY_CHOICES = (b'"choices":[]', b'"choices": []')
 _decoder = json.JSONDecoder()
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     input_tokens: int
     output_tokens: int
     cached_input_tokens: int = 0
@@ -125,6 +123,8 @@ def read_usage(body: bytes) -> Usage | None:
     while at >= 0:
         text = body[at + len(USAGE) :].lstrip()
         if text.startswith(b"{"):
+            if (known := _at_the_end(text)) is not None:
+                return _usage(known)
             try:
                 values, _end = _decoder.raw_decode(text.decode("utf-8", errors="replace"))
                 return _usage(values)
@@ -132,6 +132,16 @@ def read_usage(body: bytes) -> Usage | None:
                 return None
         at = body.rfind(USAGE, 0, at)
     return None
+
+
+def _at_the_end(text: bytes) -> dict[str, Any] | None:
+    """The object with which `text` begins where only the end of the one around it follows, as
+    engines write it; None for anything else."""
+    try:
+        values = orjson.loads(text[: text.rindex(b"}")])
+    except ValueError:
+        return None
+    return values if isinstance(values, dict) else None
 
 
 def _usage(values: dict[str, Any]) -> Usage:

@@ -13,7 +13,7 @@ CONTENT = {"chat/completions": "messages", "completions": "prompt", "embeddings"
 INCLUDE_USAGE = b'"stream_options":{"include_usage":true},'
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Call:
     """A completion that a client asks for. `wants_usage`: it asked for the stream's usage chunk;
     `max_output_tokens`: the bound it set on all that is written together, if any."""
@@ -22,8 +22,8 @@ class Call:
     model: str
     stream: bool
     wants_usage: bool
+    has_options: bool  # for its stream
     body: bytes
-    values: dict[str, Any]
     max_output_tokens: int | None = None
 
     def body_for(self, served_model_name: str) -> bytes:
@@ -34,12 +34,13 @@ class Call:
         forced = self.stream and not self.wants_usage
         if self.model == served_model_name and not forced:
             return self.body
-        if self.model == served_model_name and "stream_options" not in self.values:
+        if self.model == served_model_name and not self.has_options:
             start = self.body.index(b"{") + 1
             return self.body[:start] + INCLUDE_USAGE + self.body[start:]
-        values = self.values | {"model": served_model_name}
+        values = orjson.loads(self.body)  # seldom: what was read of it is not kept meanwhile
+        values["model"] = served_model_name
         if forced:
-            options = self.values.get("stream_options") or {}
+            options = values.get("stream_options") or {}
             values["stream_options"] = options | {"include_usage": True}
         return orjson.dumps(values)
 
@@ -73,8 +74,8 @@ def read_call(endpoint: str, body: bytes) -> Call:
         model=model,
         stream=bool(stream),
         wants_usage=bool(options and options.get("include_usage")),
+        has_options="stream_options" in values,
         body=body,
-        values=values,
         max_output_tokens=_bound(values),
     )
 

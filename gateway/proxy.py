@@ -1,6 +1,5 @@
 """One request from a client to an engine and its answer back, whatever happens on the way."""
 
-import asyncio
 import logging
 import time
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from gateway import errors, upstream
 from gateway.answers import Headers, Receive, Send
 from gateway.counting import StreamedAnswer, Usage, WholeAnswer
 from gateway.directory import Key, Route
+from gateway.driving import Driven, drive
 from gateway.holding import Held, Holding, may_wait
 from gateway.metering import Meter
 from gateway.protocol import Call
@@ -29,7 +29,7 @@ LEAVING = {"draining", "loading", "stalled"}  # codes of engines that answer, an
 OUR_FAULT = {401, 403, 404, 405}  # what the gateway asked for, not what the client did
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Services:
     """What all requests of a process share."""
 
@@ -40,7 +40,7 @@ class Services:
     holding: Holding
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Inbound:
     """A request that was let in. `request_id` is the client's word for it, `usage_id` is ours:
     a client that says the same id twice is still counted twice. `headers` go out with its answer."""
@@ -75,26 +75,38 @@ class Transfer:
         self._send = send
         self.usage = Usage(0, 0)
         self._exchange: upstream.Exchange | None = None
+        self._listener: Driven | None = None
+        self._answer: StreamedAnswer | WholeAnswer | None = None
         self._hung_up = False
         self._held: Held | None = None
         self._first_byte: float | None = None
 
     async def run(self) -> None:
-        listener = asyncio.ensure_future(self._listen())
+        listening = _until_hung_up(self._receive)
+        self._listener = drive(listening, self._client_left)
+        if self._listener is None:  # it has left already
+            self._hung_up = True
         try:
             await self._try_replicas()
         finally:
-            listener.cancel()
+            self._stop_listening()
 
-    async def _listen(self) -> None:
-        """Wait for the client to hang up, and let the engine know at once."""
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
+    def _client_left(self, _result: None, error: BaseException | None) -> None:
+        """Let the engine know at once."""
+        if error is not None:
+            logger.error(
+                "request %s: nothing to hear of its client: %r", self._inbound.usage_id, error
+            )
         self._hung_up = True
         if self._exchange is not None:
             self._exchange.abort()
         if self._held is not None:
             self._held.release()
+
+    def _stop_listening(self) -> None:
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
 
     async def _try_replicas(self) -> None:
         route, tried, attempts = self._inbound.route, set[str](), 0
@@ -201,17 +213,17 @@ class Transfer:
         if self._held is not None:
             wait = round(self._held.waited_seconds * 1000)
             headers.append((b"x-queue-wait-ms", b"%d" % wait))
+        self._answer = answer
         self._first_byte = flight.first_byte = time.monotonic()
         is_whole = False
         try:
             await self._send({"type": "http.response.start", "status": status, "headers": headers})
-            data = first
-            while data:
-                passed = answer.take(data)
-                if passed:
-                    body = {"type": "http.response.body", "body": passed, "more_body": True}
-                    await self._send(body)
-                data = await exchange.read()
+            if exchange.is_complete:
+                rest = answer.take(first)  # small and not streamed: it came in one piece
+            else:
+                await self._pass(first)
+                await exchange.pass_on(self._pass)
+                rest = b""
             is_whole = True
         except upstream.Aborted:
             return
@@ -222,7 +234,14 @@ class Transfer:
             return
         finally:
             self._record(choice, answer, flight, status=status, is_interrupted=not is_whole)
-        await self._send({"type": "http.response.body", "body": answer.rest()})
+        self._stop_listening()
+        await self._send({"type": "http.response.body", "body": rest + answer.rest()})
+
+    async def _pass(self, data: bytes) -> None:
+        """One piece of the answer to the client; waits while the client does not take it."""
+        passed = self._answer.take(data) if self._answer is not None else data
+        if passed:
+            await self._send({"type": "http.response.body", "body": passed, "more_body": True})
 
     async def _break_off(self, answer: StreamedAnswer | WholeAnswer, *, is_stream: bool) -> None:
         """Say what happened where a stream can; the answer is then left without its end."""
@@ -283,6 +302,11 @@ class Transfer:
                 "duration_milliseconds": (now - inbound.began) * 1000,
             }
         )
+
+
+async def _until_hung_up(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 def _what_to_say(error: upstream.UpstreamError) -> Exception:

@@ -3,8 +3,9 @@
 import random
 import time
 from collections import defaultdict
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from gateway.directory import Replica, Route, Target
 
@@ -23,8 +24,7 @@ class Fault:
     until: float
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(NamedTuple):
     target: Target
     replica: Replica
 
@@ -43,15 +43,18 @@ class Router:
 
         One that has just failed is chosen only if there is no other.
         """
+        if not tried and not self._faults and not self._hung and len(route.targets) == 1:
+            target = route.targets[0]  # as it nearly always is
+            if not target.weight or not target.replicas:
+                return None
+            return Choice(target, self._least_busy(target.replicas))
         usable = self._usable(route, tried, cool_only=True) or self._usable(
             route, tried, cool_only=False
         )
         if not usable:
             return None
         target, replicas = self._by_weight(_other_variants(usable, route, tried) or usable)
-        fewest = min(self._open[replica.id] for replica in replicas)
-        idle = [replica for replica in replicas if self._open[replica.id] == fewest]
-        return Choice(target, idle[0] if len(idle) == 1 else random.choice(idle))  # noqa: S311
+        return Choice(target, self._least_busy(replicas))
 
     def opened(self, replica_id: str) -> bool:
         """True where the request tries a replica again that has failed: tell `closed`."""
@@ -94,6 +97,14 @@ class Router:
     def recovered(self, replica_id: str) -> None:
         self._hung.discard(replica_id)
 
+    def _least_busy(self, replicas: Sequence[Replica]) -> Replica:
+        if len(replicas) == 1:
+            return replicas[0]
+        busy = [self._open.get(replica.id, 0) for replica in replicas]
+        fewest = min(busy)
+        idle = [replica for replica, each in zip(replicas, busy, strict=True) if each == fewest]
+        return idle[0] if len(idle) == 1 else random.choice(idle)  # noqa: S311
+
     def _usable(
         self, route: Route, tried: Set[str], *, cool_only: bool
     ) -> list[tuple[Target, list[Replica]]]:
@@ -111,6 +122,8 @@ class Router:
 
     def _left_alone(self) -> set[str]:
         """Those that failed; once their time is up, one request at a time may try them."""
+        if not self._faults:
+            return set()
         now = time.monotonic()
         return {
             each for each, fault in self._faults.items() if fault.until > now or each in self._tried
@@ -130,6 +143,8 @@ def _other_variants(
 ) -> list[tuple[Target, list[Replica]]]:
     """Where a request was tried on one variant of a deployment that is rolling, the other: what
     the new one breaks on, the old one may answer."""
+    if not tried:
+        return []
     met = [each for each in route.targets if any(one.id in tried for one in each.replicas)]
     deployments = {each.deployment_id for each in met}
     return [pair for pair in usable if pair[0].deployment_id in deployments and pair[0] not in met]

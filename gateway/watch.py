@@ -158,7 +158,7 @@ class Watch:
         writer = None
         try:
             async with asyncio.timeout(self._settings.health):
-                reader, writer = await asyncio.open_connection(*address)
+                reader, writer = await asyncio.open_connection(*address, ssl=self._pool.tls)
                 writer.write(
                     f"GET /health HTTP/1.1\r\nhost: {address[0]}:{address[1]}\r\n"
                     "connection: close\r\n\r\n".encode()

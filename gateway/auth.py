@@ -1,6 +1,8 @@
 """Who calls, and whether they may."""
 
+import hashlib
 import hmac
+import os
 import time
 
 from accounts.choices import Scope
@@ -8,6 +10,10 @@ from accounts.networks import is_within
 from accounts.services import hash_secret, prefix_of
 from gateway import errors
 from gateway.directory import Directory, Key, SourceAway
+
+MOST_PROVEN = 100_000
+_PROCESS_KEY = os.urandom(32)
+_proven: dict[str, tuple[bytes, bytes]] = {}  # by prefix: the stored hash, and the quicker one
 
 HELP = "Make one in the console under API keys, and send it as `Authorization: Bearer sk-af-...`."
 
@@ -32,10 +38,7 @@ async def authenticate(header: bytes | None, *, directory: Directory, address: s
             raise errors.unavailable(
                 "This API key cannot be checked at the moment.", code="keys_unavailable"
             ) from None
-    # An unknown prefix is compared as well, so that it takes no less time than a known one.
-    expected = key.secret_hash if key is not None else bytes(32)
-    is_same = hmac.compare_digest(expected, hash_secret(secret))
-    if key is None or not is_same:
+    if not _is_secret_of(key, prefix, secret) or key is None:
         raise errors.unauthenticated(f"This API key is unknown. {HELP}")
     check_standing(key)
     if key.allowed_networks and not is_within(address, key.allowed_networks):
@@ -44,6 +47,26 @@ async def authenticate(header: bytes | None, *, directory: Directory, address: s
             code="address_not_allowed",
         )
     return key
+
+
+def _is_secret_of(key: Key | None, prefix: str, secret: str) -> bool:
+    """Compares in constant time, and an unknown prefix no quicker than a known one.
+
+    A secret that was found right is remembered by a quicker hash, keyed with what only this process
+    knows: the platform's own costs as much as all else that is done to let a request in.
+    """
+    quick = hashlib.blake2b(secret.encode(), digest_size=32, key=_PROCESS_KEY).digest()
+    expected = key.secret_hash if key is not None else bytes(32)
+    known, proof = _proven.get(prefix, (b"", b""))
+    if known == expected and hmac.compare_digest(proof, quick):
+        return key is not None
+    is_same = hmac.compare_digest(expected, hash_secret(secret))
+    if key is None or not is_same:
+        return False
+    if len(_proven) >= MOST_PROVEN:
+        _proven.clear()
+    _proven[prefix] = (expected, quick)
+    return True
 
 
 def check_standing(key: Key) -> None:

@@ -204,3 +204,99 @@ async def test_a_slow_reader_holds_the_engine_back():
         assert sent < size / 2
         assert len(await _read_all(exchange)) == size
         exchange.finish()
+
+
+async def test_a_request_that_breaks_its_engine_is_not_sent_to_it_again():
+    asked = 0
+
+    async def script(reader, writer):
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            writer.write(SHORT)
+        else:
+            await asyncio.sleep(0.3)  # it had the request, and then it broke
+            writer.close()
+
+    pool = Pool(Timeouts(stale=0.1))
+    async with Server(script) as server:
+        await fetch(pool, server.address)
+        with pytest.raises(upstream.ConnectionLost):
+            await fetch(pool, server.address)
+    assert asked == 2
+
+
+async def test_a_stale_connection_is_replaced_only_once():
+    asked = 0
+
+    async def script(reader, writer):
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            writer.write(SHORT)
+        else:
+            writer.close()
+
+    pool = Pool()
+    async with Server(script) as server:
+        await fetch(pool, server.address)
+        with pytest.raises(upstream.ConnectionLost):
+            await fetch(pool, server.address)
+    assert asked == 3
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"content-length: 5\r\ntransfer-encoding: chunked\r\n",
+        b"content-length: 5\r\ncontent-length: 7\r\n",
+        b"content-length: -5\r\n",
+        b"x: " + b"y" * (1 << 17) + b"\r\ncontent-length: 5\r\n",
+    ],
+)
+async def test_an_answer_that_could_be_read_in_two_ways_is_none(head):
+    async with Server(saying(b"HTTP/1.1 200 OK\r\n" + head + b"\r\nhello")) as server:
+        with pytest.raises(upstream.ConnectionLost):
+            await fetch(Pool(), server.address)
+
+
+async def test_pieces_are_passed_on_one_at_a_time_and_the_engine_waits_for_a_slow_client():
+    sent, size = 0, 32 << 20
+    taken: list[int] = []
+    free = asyncio.Event()
+
+    async def script(reader, writer):
+        nonlocal sent
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size)
+        while sent < size:
+            writer.write(bytes(1 << 20))
+            await writer.drain()
+            sent += 1 << 20
+
+    async def sink(data: bytes) -> None:
+        await free.wait()
+        taken.append(len(data))
+
+    async with Server(script) as server:
+        exchange = Pool().exchange(server.address)
+        await exchange.start(REQUEST)
+        passing = asyncio.create_task(exchange.pass_on(sink))
+        await asyncio.sleep(0.3)
+        assert not taken
+        assert sent < size / 2
+        free.set()
+        await asyncio.wait_for(passing, 20)
+        exchange.finish()
+    assert sum(taken) == size
+
+
+async def test_what_a_client_breaks_on_ends_its_answer():
+    async def sink(data: bytes) -> None:
+        raise RuntimeError("the client is gone")
+
+    async with Server(saying(SHORT)) as server:
+        exchange = Pool().exchange(server.address)
+        await exchange.start(REQUEST)
+        with pytest.raises(RuntimeError, match="gone"):
+            await exchange.pass_on(sink)
+        exchange.finish()

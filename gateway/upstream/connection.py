@@ -102,8 +102,8 @@ class Connection(asyncio.Protocol):
         self.headers.append((name, value))
         self._header_bytes += len(name) + len(value)
         if len(self.headers) > MOST_HEADERS or self._header_bytes > MOST_HEADER_BYTES:
-            self.fail(ConnectionLost("the head of the answer is too long"))
-        elif name in (b"content-length", b"transfer-encoding"):
+            raise ValueError("the head of the answer is too long")  # the parser passes it on
+        if name in (b"content-length", b"transfer-encoding"):
             self._is_framed = True
 
     def on_headers_complete(self) -> None:

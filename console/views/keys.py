@@ -102,7 +102,13 @@ def key_change(request: ConsoleRequest, key_id: UUID) -> HttpResponse:
         else:
             text = _("The key %(name)s is changed. Gateways follow within a second.")
             return done(request, text % {"name": row.name}, reverse("console:keys"))
-    context = _context(_("Change %(name)s") % {"name": key.name}, form) | {"label": _("Save")}
+    title = _("Change %(name)s") % {"name": key.name}
+    context = _context(title, form) | {
+        "label": _("Save"),
+        "key": key,
+        "is_live": key.is_live(now=request.now),
+        "has_previous": key.has_previous(now=request.now),
+    }
     return show(request, "console/keys/form.html", context, status=422 if form.errors else 200)
 
 

@@ -19,6 +19,7 @@ from chips.models import (
     AcceleratorType,
     AllocatedSlot,
     Allocation,
+    FreeAllowance,
     Node,
     Pool,
     PoolGrant,
@@ -246,6 +247,51 @@ class PriceEntryAdmin(admin.ModelAdmin):
     ) -> None:
         actor: audit.Actor = actor_of(request)
         entry = services.set_price(**form.cleaned_data, actor=actor, now=timezone.now())
+        obj.pk = entry.pk
+
+
+class AllowanceForm(forms.ModelForm):
+    class Meta:
+        model = FreeAllowance
+        exclude = ["valid_until"]  # noqa: DJ006 (all but the end, which the next entry sets)
+
+    def clean(self) -> dict[str, Any]:
+        """Says what `set_allowance` would say."""
+        values: dict[str, Any] = super().clean() or {}
+        if self.errors:
+            return values
+        try:
+            with transaction.atomic():
+                services.set_allowance(**values, now=timezone.now())
+                transaction.set_rollback(True)
+        except DomainError as error:
+            self.add_error(error.field, f"{error.message} {error.remedy}".strip())
+        return values
+
+
+@admin.register(FreeAllowance)
+class FreeAllowanceAdmin(admin.ModelAdmin):
+    """Allowances are added, each ending the one before; none is changed or deleted."""
+
+    form = AllowanceForm
+    list_display = ["item", "quantity", "model_name", "organization", "valid_from", "valid_until"]
+    list_filter = ["item", ("valid_until", admin.EmptyFieldListFilter)]
+    list_select_related = ["organization"]
+    search_fields = ["model_name", "organization__slug", "note"]
+    autocomplete_fields = ["organization"]
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def save_model(
+        self, request: HttpRequest, obj: Any, form: forms.ModelForm, change: bool
+    ) -> None:
+        entry = services.set_allowance(
+            **form.cleaned_data, actor=actor_of(request), now=timezone.now()
+        )
         obj.pk = entry.pk
 
 

@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime, time, timedelta
 
 from accounts.models import Organization
 from common.errors import InvalidInput
-from usage.rollups import HOUR, hour_of
+from usage.sealing import HOUR, hour_of
 
 MONTH = re.compile(r"(\d{4})-(\d{2})")
 LONGEST = timedelta(days=400)

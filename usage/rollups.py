@@ -1,240 +1,187 @@
-"""Hourly records, computed from rows that only grow: events, allocations and training runs.
+"""Hourly records, computed from rows that only grow, and sealed two hours after their hour's end.
 
-An hour is computed anew until it is sealed, two hours after its end. Computing any hour again, at
-any time, gives the same records.
+An open hour is computed anew as often as wanted. A sealed one is never written again: computing it
+again gives the same (`list_differences` proves it), and an event that comes too late for it counts
+in the hour that is open then, in a record that names the sealed one.
 """
 
-from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
-from uuid import UUID
 
 from django.db import transaction
-from django.db.models import Count, Exists, Max, Min, OuterRef, Q, Sum
-from django.db.models.functions import TruncHour
+from django.db.models import Exists, OuterRef, Q
 
 from accounts.models import Organization
 from chips.models import Allocation
-from common import locks
 from training.models import TrainingRun
-from usage.choices import Item
-from usage.models import UsageEvent, UsageRecord
+from usage import holdings, sealing, sums
+from usage.models import Seal, UsageEvent, UsageRecord
+from usage.sealing import HOUR, hour_of
+from usage.sums import Key, Sums
 
-HOUR = timedelta(hours=1)
-SEALED_AFTER = timedelta(hours=2)  # after an hour's end; events wait for less than that
 RECENT = timedelta(days=2)
-ANSWERED = 400  # statuses below it: the client got an answer
-SMALLEST = Decimal("0.000001")
+STEP = timedelta(days=1)  # computed in one transaction
+ROWS = 1000  # of one statement
 
 
 @dataclass(frozen=True, slots=True)
-class Key:
-    """What a record counts by: the columns of its unique constraint, but for the organization."""
+class Difference:
+    """A record that computing it again does not give."""
 
-    hour: datetime
-    item: str
-    model_name: str = ""
-    key_id: UUID | None = None
-    accelerator_type_slug: str = ""
-    pool_name: str = ""
-    purpose: str = ""
-    subject_name: str = ""
+    key: Key
+    kept: Decimal
+    computed: Decimal
 
 
-@dataclass(slots=True)
-class Sums:
-    """Quantities by what they are counted by, and the names of the API keys among those."""
+def roll_up_open(
+    *, organization: Organization, now: datetime, complete_until: datetime | None = None
+) -> None:
+    """Compute all hours that are not sealed, and seal those whose time has come.
 
-    quantities: defaultdict[Key, Decimal]
-    key_names: dict[UUID, str]
-
-
-def hour_of(at: datetime) -> datetime:
-    """The start of the hour, UTC."""
-    return at.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
-
-
-def is_to_be_sealed(hour: datetime, *, now: datetime) -> bool:
-    return hour + HOUR + SEALED_AFTER <= now
-
-
-def last_sealed_hour(organization: Organization) -> datetime | None:
-    """All hours up to this one are sealed, those without any use too."""
-    rows = UsageRecord.objects.of(organization).filter(sealed_at__isnull=False)
-    return rows.aggregate(last=Max("hour"))["last"]  # type: ignore[no-any-return]
-
-
-def roll_up_open(*, organization: Organization, now: datetime) -> None:
-    """Compute all hours that are not sealed, and seal those whose time has come."""
-    sealed = last_sealed_hour(organization)
-    start = sealed + HOUR if sealed else _first_hour(organization)
-    if start is not None:
-        roll_up(organization=organization, start=start, end=hour_of(now) + HOUR, now=now)
+    `complete_until`: events told after it may still be on their way, so that nothing is sealed that
+    would not have been sealed then.
+    """
+    holdings.observe(organization=organization, now=now)
+    start = sealing.sealed_until(organization.pk) or sums.first_hour(organization)
+    end = hour_of(now) + HOUR
+    while start is not None and start < end:
+        step_end = min(start + STEP, end)
+        roll_up(
+            organization=organization,
+            start=start,
+            end=step_end,
+            now=now,
+            complete_until=complete_until,
+        )
+        start = step_end
 
 
 @transaction.atomic
-def roll_up(*, organization: Organization, start: datetime, end: datetime, now: datetime) -> None:
-    """Compute the records of the hours from `start` until before `end`, both full hours.
+def roll_up(
+    *,
+    organization: Organization,
+    start: datetime,
+    end: datetime,
+    now: datetime,
+    complete_until: datetime | None = None,
+) -> None:
+    """Compute the open ones of the hours from `start` until before `end`, both full hours.
 
-    Writes only what has changed.
+    Writes only what has changed, and seals what is old if all before it is sealed.
     """
-    locks.lock_until_commit(f"usage.roll_up.{organization.pk}")
-    sums = _compute(organization, start, end, now)
-    present = {
-        _key_of(row): row
-        for row in UsageRecord.objects.of(organization).filter(hour__gte=start, hour__lt=end)
-    }
-    new, changed = [], []
-    for key, quantity in sums.quantities.items():
-        row = present.pop(key, None)
-        sealed_at = now if is_to_be_sealed(key.hour, now=now) else None
-        if row is None:
-            new.append(_record(organization, key, quantity, sums, sealed_at))
-        elif row.quantity != quantity or (row.sealed_at is None and sealed_at is not None):
-            row.quantity, row.sealed_at = quantity, sealed_at
-            changed.append(row)
-    UsageRecord.objects.filter(pk__in=[row.pk for row in present.values()]).delete()
-    UsageRecord.objects.bulk_create(new)
-    UsageRecord.objects.bulk_update(changed, ["quantity", "sealed_at"], batch_size=1000)
+    sealing.lock(organization.pk)
+    sealed = sealing.sealed_until(organization.pk)
+    begin = sealed or sums.first_hour(organization)
+    if begin is None:
+        return
+    start = max(start, begin)
+    due = sealing.due_until(min(now, complete_until or now))
+    until = max(begin, min(due, end)) if start == begin else begin
+    _write(organization, start=start, end=end, seal_until=until, now=now)
+    if until > begin:
+        sealing.seal(organization.pk, until=until)
+
+
+def list_differences(
+    *, organization: Organization, start: datetime, end: datetime, now: datetime
+) -> list[Difference]:
+    """Sealed records of those hours that are not what computing them again gives."""
+    sealed = sealing.sealed_until(organization.pk)
+    end = min(end, sealed) if sealed else start
+    found = []
+    while start < end:
+        step_end = min(start + STEP, end)
+        again = sums.compute(organization, start=start, end=step_end, now=now).quantities
+        kept = {key_of(row): row.quantity for row in _records(organization, start, step_end)}
+        for key in sorted(again.keys() | kept.keys(), key=str):
+            was, now_is = kept.get(key, Decimal(0)), again.get(key, Decimal(0))
+            if was != now_is:
+                found.append(Difference(key, was, now_is))
+        start = step_end
+    return found
 
 
 def list_active_organizations(*, now: datetime) -> list[Organization]:
-    """Those that may have something to roll up: recent events, held accelerators, open hours."""
+    """Those that may have something to roll up: recent events, held accelerators, open hours, or
+    hours without use that nobody sealed yet."""
     since, own = now - RECENT, OuterRef("pk")
     held = Q(released_at__isnull=True) | Q(released_at__gte=since)
     active = (
         Exists(UsageEvent.objects.filter(organization=own, at__gte=since))
         | Exists(UsageRecord.objects.filter(organization=own, sealed_at__isnull=True))
+        | Exists(Seal.objects.filter(organization=own, sealed_until__lt=now - STEP))
         | Exists(Allocation.objects.filter(held, organization=own))
         | Exists(TrainingRun.objects.filter(organization=own, ended_at__gte=since))
     )
     return list(Organization.objects.filter(active))
 
 
-def _compute(organization: Organization, start: datetime, end: datetime, now: datetime) -> Sums:
-    sums = Sums(defaultdict(Decimal), {})
-    _add_events(sums, organization, start, end)
-    _add_accelerators(sums, organization, start, end, now)
-    _add_training(sums, organization, start, end)
-    for key in [key for key, quantity in sums.quantities.items() if not quantity]:
-        del sums.quantities[key]
-    return sums
-
-
-def _add_events(sums: Sums, organization: Organization, start: datetime, end: datetime) -> None:
-    rows = (
-        UsageEvent.objects.of(organization)
-        .filter(at__gte=start, at__lt=end)
-        .order_by()
-        .annotate(hour=TruncHour("at", tzinfo=UTC))
-        .values("hour", "model_name", "key_id")
-        .annotate(
-            named=Max("key_name"),
-            requests=Count("pk", filter=Q(status_code__lt=ANSWERED)),
-            inputs=Sum("input_tokens"),
-            cached=Sum("cached_input_tokens"),
-            outputs=Sum("output_tokens"),
-        )
-    )
-    for row in rows:
-        counted = {
-            Item.REQUESTS: row["requests"],
-            Item.INPUT_TOKENS: row["inputs"],
-            Item.CACHED_INPUT_TOKENS: row["cached"],
-            Item.OUTPUT_TOKENS: row["outputs"],
-        }
-        for item, count in counted.items():
-            key = Key(row["hour"], item, row["model_name"], row["key_id"])
-            sums.quantities[key] += Decimal(count)
-        if row["key_id"]:
-            sums.key_names[row["key_id"]] = row["named"]
-
-
-def _add_accelerators(
-    sums: Sums, organization: Organization, start: datetime, end: datetime, now: datetime
-) -> None:
-    """Seconds held within each hour times the accelerators held; until now where still held."""
-    rows = Allocation.objects.of(organization).filter(held_at__lt=end)
-    for row in rows.filter(Q(released_at__isnull=True) | Q(released_at__gt=start)):
-        first = max(row.held_at, start)
-        last = min(row.released_at or now, end)
-        for hour, seconds in split_by_hour(first, last):
-            key = Key(
-                hour,
-                Item.ACCELERATOR_SECONDS,
-                accelerator_type_slug=row.accelerator_type_slug,
-                pool_name=row.pool_name,
-                purpose=row.purpose,
-                subject_name=row.subject_name,
-            )
-            sums.quantities[key] += (seconds * row.accelerator_share).quantize(SMALLEST)
-
-
-def _add_training(sums: Sums, organization: Organization, start: datetime, end: datetime) -> None:
-    """Tokens that a run was trained on, in the hour in which it ended, however it ended."""
-    rows = TrainingRun.objects.of(organization).filter(ended_at__gte=start, ended_at__lt=end)
-    for row in rows.filter(tokens_total__gt=0).select_related("base_revision__registered_model"):
-        if row.ended_at is None:
-            continue
-        key = Key(
-            hour_of(row.ended_at),
-            Item.TRAINING_TOKENS,
-            model_name=row.base_revision.registered_model.name,
-            purpose="training",
-            subject_name=row.name,
-        )
-        sums.quantities[key] += Decimal(row.tokens_total)
-
-
-def split_by_hour(first: datetime, last: datetime) -> Iterator[tuple[datetime, Decimal]]:
-    """The hours that a span touches, each with the seconds of the span within it."""
-    hour = hour_of(first)
-    while hour < last:
-        within = min(last, hour + HOUR) - max(first, hour)
-        if within > timedelta(0):
-            yield hour, Decimal(within // timedelta(microseconds=1)) / 1_000_000
-        hour += HOUR
-
-
-def _first_hour(organization: Organization) -> datetime | None:
-    firsts = [
-        UsageEvent.objects.of(organization).aggregate(first=Min("at"))["first"],
-        Allocation.objects.of(organization).aggregate(first=Min("held_at"))["first"],
-        TrainingRun.objects.of(organization).aggregate(first=Min("ended_at"))["first"],
-    ]
-    known = [each for each in firsts if each is not None]
-    return hour_of(min(known)) if known else None
-
-
-def _key_of(row: UsageRecord) -> Key:
+def key_of(row: UsageRecord) -> Key:
+    """What the record counts by."""
     return Key(
         row.hour,
         row.item,
-        row.model_name,
-        row.key_id,
-        row.accelerator_type_slug,
-        row.pool_name,
-        row.purpose,
-        row.subject_name,
+        model_name=row.model_name,
+        key_id=row.key_id,
+        accelerator_type_slug=row.accelerator_type_slug,
+        pool_name=row.pool_name,
+        purpose=row.purpose,
+        subject_name=row.subject_name,
+        cost_centre=row.cost_centre,
+        of_hour=row.of_hour,
     )
 
 
+def _write(
+    organization: Organization,
+    *,
+    start: datetime,
+    end: datetime,
+    seal_until: datetime,
+    now: datetime,
+) -> None:
+    computed = sums.compute(organization, start=start, end=end, now=now)
+    present = {key_of(row): row for row in _records(organization, start, end)}
+    new, changed = [], []
+    for key, quantity in computed.quantities.items():
+        row = present.pop(key, None)
+        sealed_at = now if key.hour < seal_until else None
+        if row is None:
+            new.append(_record(organization, key, quantity, computed, sealed_at))
+        elif row.quantity != quantity or (row.sealed_at is None and sealed_at is not None):
+            row.quantity, row.sealed_at = quantity, sealed_at
+            changed.append(row)
+    UsageRecord.objects.filter(pk__in=[row.pk for row in present.values()]).delete()
+    UsageRecord.objects.bulk_create(new, batch_size=ROWS)
+    UsageRecord.objects.bulk_update(changed, ["quantity", "sealed_at"], batch_size=ROWS)
+
+
+def _records(organization: Organization, start: datetime, end: datetime) -> list[UsageRecord]:
+    rows = UsageRecord.objects.of(organization).filter(hour__gte=start, hour__lt=end)
+    return list(rows.order_by())
+
+
 def _record(
-    organization: Organization, key: Key, quantity: Decimal, sums: Sums, sealed_at: datetime | None
+    organization: Organization,
+    key: Key,
+    quantity: Decimal,
+    computed: Sums,
+    sealed_at: datetime | None,
 ) -> UsageRecord:
     return UsageRecord(
         organization=organization,
         hour=key.hour,
+        of_hour=key.of_hour,
         item=key.item,
         model_name=key.model_name,
         key_id=key.key_id,
-        key_name=sums.key_names.get(key.key_id, "") if key.key_id else "",
+        key_name=computed.key_names.get(key.key_id, "") if key.key_id else "",
         accelerator_type_slug=key.accelerator_type_slug,
         pool_name=key.pool_name,
         purpose=key.purpose,
         subject_name=key.subject_name,
+        cost_centre=key.cost_centre,
         quantity=quantity,
         sealed_at=sealed_at,
     )

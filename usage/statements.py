@@ -1,29 +1,31 @@
 """What an organization owes for a span of time: records times the prices valid in their hours."""
 
-import bisect
+import logging
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import Decimal
 from uuid import UUID
 
-from django.db.models import Q
+import redis
 
 from accounts.models import ApiKey, Organization
-from chips import selectors as chips
 from chips.choices import PriceItem
-from chips.models import PriceEntry
-from usage import ingest, rollups
+from chips.price_book import PriceBook
+from usage import amounts, cells, ingest, rollups, sealing
+from usage.cells import Cell, What
 from usage.choices import Item
-from usage.models import UsageRecord
 
-CENT = Decimal("0.000001")  # amounts are kept to a millionth: a token costs less than a cent
+logger = logging.getLogger(__name__)
+
 MILLION_TOKENS = (Decimal(1_000_000), "tokens", "million tokens")
 # What the price book calls each item, how many units its price is for, and both in words.
 PRICED: dict[str, tuple[str, Decimal, str, str]] = {
     Item.INPUT_TOKENS: (PriceItem.INPUT_TOKENS, *MILLION_TOKENS),
     Item.CACHED_INPUT_TOKENS: (PriceItem.CACHED_INPUT_TOKENS, *MILLION_TOKENS),
     Item.OUTPUT_TOKENS: (PriceItem.OUTPUT_TOKENS, *MILLION_TOKENS),
+    Item.BATCH_INPUT_TOKENS: (PriceItem.BATCH_INPUT_TOKENS, *MILLION_TOKENS),
+    Item.BATCH_OUTPUT_TOKENS: (PriceItem.BATCH_OUTPUT_TOKENS, *MILLION_TOKENS),
     Item.TRAINING_TOKENS: (PriceItem.TRAINING_TOKENS, *MILLION_TOKENS),
     Item.ACCELERATOR_SECONDS: (
         PriceItem.ACCELERATOR_HOUR,
@@ -31,33 +33,58 @@ PRICED: dict[str, tuple[str, Decimal, str, str]] = {
         "accelerator-seconds",
         "accelerator-hour",
     ),
+    Item.STORAGE_GIGABYTE_HOURS: (
+        PriceItem.STORAGE,
+        Decimal(730),
+        "gigabyte-hours",
+        "gigabyte-month",
+    ),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class What:
-    """What a line is for."""
-
-    item: str
-    model_name: str
-    accelerator_type_slug: str
-    pool_name: str
-    purpose: str
-    subject_name: str
+# Batches cost what other requests cost unless the price book says otherwise.
+INSTEAD = {
+    PriceItem.BATCH_INPUT_TOKENS: PriceItem.INPUT_TOKENS,
+    PriceItem.BATCH_OUTPUT_TOKENS: PriceItem.OUTPUT_TOKENS,
+}
+Terms = tuple[Decimal | None, str]  # unit price and currency
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """`amount` = `quantity` / (units in one `price_unit`) x `unit_price`; None where the price book
-    has no price: such a line is shown and not added up. Requests are counted and have no price."""
+    """`amount` = (`quantity` - `free_quantity`) / (units in one `price_unit`) x `unit_price`; None
+    where the price book has no price: such a line is shown and not added up. Requests are counted
+    and have no price."""
 
     what: What
     quantity: Decimal
+    free_quantity: Decimal
     unit: str
     unit_price: Decimal | None
     price_unit: str
     currency: str
     amount: Decimal | None
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What of a line (its index) falls to one key, model, cost centre or day."""
+
+    group: str
+    name: str
+    line: int
+    quantity: Decimal
+    amount: Decimal | None
+
+
+@dataclass(slots=True)
+class Share:
+    """All that falls to one key, model, cost centre or day. `is_internal`: the platform's own key,
+    as for evaluations."""
+
+    group: str
+    name: str
+    is_internal: bool = False
+    quantities: dict[str, Decimal] = field(default_factory=dict)
+    amounts: dict[str, Decimal] = field(default_factory=dict)  # by currency
 
 
 @dataclass(slots=True)
@@ -75,40 +102,104 @@ class KeyUse:
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """`totals` by currency; `total` is the one in `currency`. `is_final`: every hour is sealed."""
+    """`totals` by currency; `total` is the one in `currency`. `is_final`: every hour is sealed.
+
+    `number` and `issued_at` are set once it is issued, and then nothing in it changes any more.
+    """
 
     organization: Organization
     start: datetime
     end: datetime
     currency: str
     lines: list[Line]
-    keys: list[KeyUse]
+    parts: dict[str, list[Part]]  # by key, model, cost_centre and day
+    internal_keys: frozenset[str]
     totals: dict[str, Decimal]
     is_final: bool
+    number: str = ""
+    issued_at: datetime | None = None
 
     @property
     def total(self) -> Decimal:
         return self.totals.get(self.currency, Decimal(0))
 
     @property
+    def payable(self) -> Decimal:
+        """The total in whole coins."""
+        return amounts.payable(self.total, currency=self.currency)
+
+    @property
     def unpriced(self) -> list[Line]:
         """What the price book has no price for."""
         return [line for line in self.lines if line.price_unit and line.unit_price is None]
+
+    @property
+    def keys(self) -> list[KeyUse]:
+        """Requests and tokens by key; what belongs to no key is left out."""
+        counted = {name for name in KeyUse.__dataclass_fields__ if name in Item.values}
+        found = [
+            KeyUse(
+                UUID(share.group) if share.group else None,
+                share.name,
+                share.is_internal,
+                **{
+                    item: int(quantity)
+                    for item, quantity in share.quantities.items()
+                    if item in counted
+                },
+            )
+            for share in self.shares("key")
+            if counted & share.quantities.keys()
+        ]
+        return sorted(found, key=lambda use: (use.is_internal, use.key_name))
+
+    def shares(self, by: str) -> list[Share]:
+        """Lines added up by key, model, cost_centre or day; over all, what `totals` says."""
+        found: dict[str, Share] = {}
+        for part in self.parts[by]:
+            line = self.lines[part.line]
+            share = found.setdefault(part.group, Share(part.group, part.name))
+            share.is_internal = by == "key" and part.group in self.internal_keys
+            item = line.what.item
+            share.quantities[item] = share.quantities.get(item, Decimal(0)) + part.quantity
+            if part.amount is not None:
+                sums = share.amounts
+                sums[line.currency] = sums.get(line.currency, Decimal(0)) + part.amount
+        return [found[group] for group in sorted(found)]
 
 
 def statement(
     *, organization: Organization, start: datetime, end: datetime, now: datetime
 ) -> Statement:
-    """The statement of the hours from `start` until before `end`.
+    """The statement of the hours from `start` until before `end`, at today's knowledge.
 
     First takes in what gateways told and rolls up the open hours, so that it agrees at once with
-    what a client has counted.
+    what a client has counted. Free allowances count in spans that begin with a month and end
+    within it.
     """
     refresh(organization=organization, now=now)
-    records = list(
-        UsageRecord.objects.of(organization).filter(hour__gte=start, hour__lt=end).order_by("hour")
-    )
-    lines = _lines(records, _Prices(organization, start, end))
+    return computed(organization=organization, start=start, end=end)
+
+
+def refresh(*, organization: Organization, now: datetime) -> None:
+    """Bring the organization's records up to now; without Redis, up to what was told before."""
+    complete_until = None
+    try:
+        ingest.ingest_all(now=now)
+        complete_until = ingest.complete_until(now=now)
+    except redis.RedisError as error:
+        logger.warning("what gateways told is not taken in: %s", error)
+        complete_until = sealing.sealed_until(organization.pk) or now
+    rollups.roll_up_open(organization=organization, now=now, complete_until=complete_until)
+
+
+def computed(*, organization: Organization, start: datetime, end: datetime) -> Statement:
+    """The statement from the records as they stand."""
+    book = PriceBook(organization)
+    counted = cells.count(organization, start=start, end=end, changes=book.changes())
+    priced = _priced(counted, book)
+    free = _free(priced, book, organization, start, end)
+    lines, parts = _lines(priced, free)
     totals: dict[str, Decimal] = defaultdict(Decimal)
     for line in lines:
         if line.amount is not None:
@@ -116,129 +207,147 @@ def statement(
     currency = organization.currency
     if totals and currency not in totals:
         currency = min(totals)
+    internal = ApiKey.objects.of(organization).filter(is_internal=True)
+    used = {part.group for part in parts["key"]}
+    sealed = sealing.sealed_until(organization.pk)
     return Statement(
         organization=organization,
         start=start,
         end=end,
         currency=currency,
         lines=lines,
-        keys=_keys(organization, records),
+        parts=parts,
+        internal_keys=frozenset(used & {str(pk) for pk in internal.values_list("pk", flat=True)}),
         totals=dict(totals),
-        is_final=rollups.is_to_be_sealed(rollups.hour_of(end) - rollups.HOUR, now=now)
-        and all(record.sealed_at is not None for record in records),
+        is_final=sealed is not None and end <= sealed,
     )
 
 
-def refresh(*, organization: Organization, now: datetime) -> None:
-    """Bring the organization's records up to now."""
-    ingest.ingest_all(now=now)
-    rollups.roll_up_open(organization=organization, now=now)
+def _priced(counted: list[Cell], book: PriceBook) -> list[tuple[Cell, Terms]]:
+    """Every cell with its price. Cached tokens are among the input tokens: they are taken out of
+    those and have a line of their own where they have a price of their own."""
+    known: dict[tuple[What, int], Terms | None] = {}
 
+    def terms(cell: Cell, item: str) -> Terms | None:
+        what = cell.what.of(item)
+        if (what, cell.span) not in known:
+            known[what, cell.span] = _terms(what, cell.first_hour, book)
+        return known[what, cell.span]
 
-class _Prices:
-    """Prices by hour. Asks the price book once for each span in which no price changes."""
-
-    def __init__(self, organization: Organization, start: datetime, end: datetime) -> None:
-        self._organization = organization
-        self._known: dict[tuple[What, int, int], PriceEntry | None] = {}
-        rows = PriceEntry.objects.filter(Q(organization=None) | Q(organization=organization))
-        changes = {
-            at for pair in rows.values_list("valid_from", "valid_until") for at in pair if at
-        }
-        self._changes = sorted(changes)
-
-    def find(self, what: What, hour: datetime) -> PriceEntry | None:
-        """The price valid at the hour's start, or else the one that was in force at its end."""
-        last = hour + rollups.HOUR
-        span = bisect.bisect_right(self._changes, hour), bisect.bisect_left(self._changes, last)
-        if (what, *span) not in self._known:
-            moment = self._changes[span[1] - 1] if span[1] > span[0] else hour
-            self._known[what, *span] = self._ask(what, hour) or self._ask(what, moment)
-        return self._known[what, *span]
-
-    def _ask(self, what: What, at: datetime) -> PriceEntry | None:
-        return chips.price_at(
-            item=PRICED[what.item][0],
-            at=at,
-            organization=self._organization,
-            accelerator_type_slug=what.accelerator_type_slug,
-            pool_name=what.pool_name,
-            model_name=what.model_name,
-        )
-
-
-def _lines(records: list[UsageRecord], prices: _Prices) -> list[Line]:
-    sums: dict[tuple[What, Decimal | None, str], Decimal] = defaultdict(Decimal)
-    for record in records:
-        what = _what(record)
-        if record.item not in PRICED:
-            sums[what, None, ""] += record.quantity
+    priced: list[tuple[Cell, Terms]] = []
+    for cell in counted:
+        item = cell.what.item
+        if item not in PRICED:
+            priced.append((cell, (None, "")))
             continue
-        price = prices.find(what, record.hour)
-        if record.item == Item.CACHED_INPUT_TOKENS:
-            # They are among the input tokens: they move to a line of their own if they cost less.
-            if price is None:
+        found = terms(cell, item)
+        if item == Item.CACHED_INPUT_TOKENS:
+            if found is None:
                 continue
-            whole = _what(record, item=Item.INPUT_TOKENS)
-            of_input = prices.find(whole, record.hour)
-            sums[whole, *_terms(of_input)] -= record.quantity
-        sums[what, *_terms(price)] += record.quantity
-    lines = [_line(*key, quantity) for key, quantity in sums.items() if quantity]
-    return sorted(
-        lines,
-        key=lambda line: (
-            Item.values.index(line.what.item),
-            line.what.model_name,
-            line.what.accelerator_type_slug,
-            line.what.pool_name,
-            line.what.purpose,
-            line.what.subject_name,
-            line.unit_price or 0,
-        ),
+            whole = cell.of(Item.INPUT_TOKENS, -cell.quantity)
+            priced.append((whole, terms(cell, Item.INPUT_TOKENS) or (None, "")))
+        priced.append((cell, found or (None, "")))
+    return priced
+
+
+def _terms(what: What, hour: datetime, book: PriceBook) -> Terms | None:
+    """The price valid at the hour's start, or else the one that was in force at its end."""
+    ending = hour + sealing.HOUR - (datetime.resolution)
+    item = PRICED[what.item][0]
+    for each in (item, INSTEAD.get(PriceItem(item))):
+        for at in (hour, ending):
+            found = each and book.at(
+                item=each,
+                at=at,
+                accelerator_type_slug=what.accelerator_type_slug,
+                pool_name=what.pool_name,
+                model_name=what.model_name,
+            )
+            if found:
+                return found.unit_price, found.currency
+    return None
+
+
+def _free(
+    priced: list[tuple[Cell, Terms]],
+    book: PriceBook,
+    organization: Organization,
+    start: datetime,
+    end: datetime,
+) -> dict[tuple[What, Terms], Decimal]:
+    """What of each line is free. What was used first in the month is free first."""
+    free: dict[tuple[What, Terms], Decimal] = defaultdict(Decimal)
+    if not cells.is_of_one_month(organization, start, end):
+        return free
+    used: dict[tuple[int, What, Terms], Decimal] = defaultdict(Decimal)
+    for cell, terms in priced:
+        if cell.by != "day" and terms[0] is not None:
+            used[cell.span, cell.what, terms] += cell.quantity
+    for allowance in book.allowances(start=start, end=end):
+        items = [item for item, priced_as in PRICED.items() if priced_as[0] == allowance.item]
+        left = allowance.quantity * PRICED[items[0]][1]
+        order = sorted(used, key=lambda each: (each[0], cells.order(each[1]), each[2][0] or 0))
+        for each in order:
+            _span, what, terms = each
+            if what.item in items and allowance.model_name in ("", what.model_name):
+                taken = min(left, max(used[each], Decimal(0)))
+                used[each] -= taken
+                free[what, terms] += taken
+                left -= taken
+    return free
+
+
+def _lines(
+    priced: list[tuple[Cell, Terms]], free: dict[tuple[What, Terms], Decimal]
+) -> tuple[list[Line], dict[str, list[Part]]]:
+    """Lines of one thing at one price, and what of each falls to whom."""
+    sums: dict[tuple[What, Terms], Decimal] = defaultdict(Decimal)
+    shared: dict[str, dict[tuple[What, Terms], dict[str, Decimal]]] = {
+        by: defaultdict(lambda: defaultdict(Decimal)) for by in cells.GROUPS
+    }
+    names: dict[tuple[str, str], str] = {}
+    for cell, terms in priced:
+        line = cell.what, terms
+        if cell.by != "day":
+            sums[line] += cell.quantity
+        for by, group, name in cell.groups():
+            shared[by][line][group] += cell.quantity
+            names[by, group] = max(names.get((by, group), ""), name)
+    order = sorted(
+        (line for line, quantity in sums.items() if quantity),
+        key=lambda line: (cells.order(line[0]), line[1][0] or 0, line[1][1]),
     )
+    lines = [_line(*line, sums[line], free.get(line, Decimal(0))) for line in order]
+    parts: dict[str, list[Part]] = {}
+    for by, of_lines in shared.items():
+        parts[by] = []
+        for index, key in enumerate(order):
+            groups = sorted(group for group, quantity in of_lines[key].items() if quantity)
+            quantities = [of_lines[key][group] for group in groups]
+            amount = lines[index].amount
+            allotted: list[Decimal | None] = [None] * len(groups)
+            if amount is not None:
+                allotted = [*amounts.allot(amount, quantities)]
+            parts[by] += [
+                Part(group, names[by, group], index, quantity, part)
+                for group, quantity, part in zip(groups, quantities, allotted, strict=True)
+            ]
+    return lines, parts
 
 
-def _what(record: UsageRecord, *, item: str = "") -> What:
-    return What(
-        item=item or record.item,
-        model_name=record.model_name,
-        accelerator_type_slug=record.accelerator_type_slug,
-        pool_name=record.pool_name,
-        purpose=record.purpose,
-        subject_name=record.subject_name,
-    )
-
-
-def _terms(price: PriceEntry | None) -> tuple[Decimal | None, str]:
-    return (price.unit_price, price.currency) if price else (None, "")
-
-
-def _line(what: What, unit_price: Decimal | None, currency: str, quantity: Decimal) -> Line:
+def _line(what: What, terms: Terms, quantity: Decimal, free: Decimal) -> Line:
     _item, size, unit, price_unit = PRICED.get(what.item, ("", Decimal(1), what.item, ""))
+    unit_price, currency = terms
     amount = None
     if unit_price is not None:
-        amount = (quantity / size * unit_price).quantize(CENT, ROUND_HALF_UP)
+        amount = amounts.amount_of(quantity - free, unit_price=unit_price, size=size)
     return Line(
         what=what,
         quantity=quantity,
+        free_quantity=free,
         unit=unit,
         unit_price=unit_price,
         price_unit=price_unit,
         currency=currency,
         amount=amount,
     )
-
-
-def _keys(organization: Organization, records: list[UsageRecord]) -> list[KeyUse]:
-    internal = set(
-        ApiKey.objects.of(organization).filter(is_internal=True).values_list("pk", flat=True)
-    )
-    found: dict[UUID | None, KeyUse] = {}
-    for record in records:
-        if record.item not in KeyUse.__dataclass_fields__:
-            continue
-        use = found.setdefault(
-            record.key_id, KeyUse(record.key_id, record.key_name, record.key_id in internal)
-        )
-        setattr(use, record.item, getattr(use, record.item) + int(record.quantity))
-    return sorted(found.values(), key=lambda use: (use.is_internal, use.key_name))

@@ -5,25 +5,35 @@ holds all that a gateway had to tell at that moment. An event may be told twice:
 makes it count once.
 """
 
+import math
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 from uuid import UUID
 
 import orjson
 
 EVENTS = "usage:events"
-REJECTED = "usage:rejected"  # events that no row can be made of, kept for a person to look at
+GROUP = "ledger"  # the one group that reads it
 FIELD = b"events"
 
 IDS = ("organization_id", "key_id", "deployment_id", "replica_id", "revision_id")
+COUNTS = ("input_tokens", "cached_input_tokens", "output_tokens")
+MEASURES = ("first_token_milliseconds", "duration_milliseconds")
+FLAGS = ("is_interrupted", "is_streamed", "is_batch")
+# Names that are longer lose their end: what was used is billed all the same.
+NAMES = {"key_name": 80, "model_name": 200, "deployment_name": 200, "endpoint": 40}
+LONGEST_REQUEST_ID = 64
+MOST_TOKENS = 2**31 - 1
+EARLIEST_YEAR = 2020  # a clock that was never set says 1970
 
 
 class Event(TypedDict):
     """One request that an engine answered or began to answer. Ids are UUIDs as text.
 
     `at` is when the answer ended, in seconds since 1970. `input_tokens` are all tokens of the
-    prompt; `cached_input_tokens` says how many of them were cached.
+    prompt; `cached_input_tokens` says how many of them were cached. `is_batch`: it was answered on
+    idle capacity and has the price of batches.
     """
 
     request_id: str
@@ -45,6 +55,7 @@ class Event(TypedDict):
     is_streamed: bool
     first_token_milliseconds: float | None
     duration_milliseconds: float | None
+    is_batch: NotRequired[bool]
 
 
 def encode(events: Iterable[Event]) -> dict[bytes, bytes]:
@@ -64,12 +75,52 @@ def decode(fields: dict[bytes, bytes]) -> list[Any]:
 
 
 def values_of(event: Any) -> dict[str, Any]:
-    """The values of a UsageEvent row, by field name. Raises ValueError."""
+    """The values of a UsageEvent row, by field name, all of them such as its columns can hold.
+
+    Raises ValueError, whatever the event is.
+    """
     try:
-        values = {name: event[name] for name in Event.__annotations__}
+        values = {name: event[name] for name in Event.__required_keys__}
+        values["is_batch"] = event.get("is_batch", False)
         values["at"] = datetime.fromtimestamp(values["at"], UTC)
+        if values["at"].year < EARLIEST_YEAR:
+            raise ValueError(f"at is {values['at']}")
         for name in IDS:
             values[name] = UUID(values[name]) if values[name] else None
-    except (AttributeError, KeyError, TypeError, OverflowError, ValueError) as error:
+        for name, longest in NAMES.items():
+            values[name] = _text(values[name])[:longest]
+        for name in MEASURES:
+            values[name] = _measure(values[name])
+        for name in FLAGS:
+            values[name] = bool(values[name])
+        _check_counts(values)
+    except (AttributeError, KeyError, TypeError, OSError, OverflowError, ValueError) as error:
         raise ValueError(f"not a usage event: {error!r}") from error
     return values
+
+
+def _check_counts(values: dict[str, Any]) -> None:
+    request_id = _text(values["request_id"])
+    if not 0 < len(request_id) <= LONGEST_REQUEST_ID or request_id != values["request_id"]:
+        raise ValueError(f"request_id is {values['request_id']!r:.80}")
+    if values["organization_id"] is None:
+        raise ValueError("it belongs to no organization")
+    for name in COUNTS:
+        if type(values[name]) is not int or not 0 <= values[name] <= MOST_TOKENS:
+            raise ValueError(f"{name} is {values[name]!r:.80}")
+    values["cached_input_tokens"] = min(values["cached_input_tokens"], values["input_tokens"])
+    if type(values["status_code"]) is not int or not 0 <= values["status_code"] < 1000:
+        raise ValueError(f"status_code is {values['status_code']!r:.80}")
+
+
+def _text(value: Any) -> str:
+    """Text that PostgreSQL takes: no NUL, no lone surrogate."""
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r:.80} is no text")
+    return value.replace("\0", "").encode(errors="replace").decode()
+
+
+def _measure(value: Any) -> float | None:
+    """For people alone: what is no number is left out and holds nothing up."""
+    usable = isinstance(value, int | float) and math.isfinite(value)
+    return float(value) if usable else None

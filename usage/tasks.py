@@ -21,8 +21,9 @@ def ingest(**_: object) -> None:
 def roll_up(**_: object) -> None:
     """Bring every active organization's records up to now; one that fails does not stop the rest."""
     now = timezone.now()
+    complete_until = ingesting.complete_until(now=now)
     for organization in rollups.list_active_organizations(now=now):
         try:
-            rollups.roll_up_open(organization=organization, now=now)
+            rollups.roll_up_open(organization=organization, now=now, complete_until=complete_until)
         except Exception:
             logger.exception("cannot roll up the usage of %s", organization)

@@ -8,6 +8,7 @@ from chips.models import (
     Accelerator,
     AcceleratorType,
     Allocation,
+    FreeAllowance,
     Node,
     Pool,
     PoolGrant,
@@ -161,6 +162,39 @@ class AllocationBody(serializers.ModelSerializer):
             "released_at",
             "release_reason",
         ]
+
+
+class AllowanceBody(serializers.ModelSerializer):
+    organization: serializers.SlugRelatedField = serializers.SlugRelatedField(
+        "slug", read_only=True, allow_null=True
+    )
+
+    class Meta:
+        model = FreeAllowance
+        fields = [
+            "id",
+            "item",
+            "quantity",
+            "model_name",
+            "organization",
+            "valid_from",
+            "valid_until",
+            "note",
+        ]
+
+
+class AllowanceRequest(serializers.Serializer):
+    """So much is free each month, in the unit of the item's price, from `valid_from` on (now, if left
+    out)."""
+
+    item = serializers.ChoiceField(PriceItem.choices)
+    quantity = serializers.DecimalField(max_digits=24, decimal_places=6, min_value=0)
+    organization: serializers.SlugRelatedField = serializers.SlugRelatedField(
+        "slug", queryset=Organization.objects.all(), required=False
+    )
+    model_name = serializers.CharField(required=False, allow_blank=True, max_length=200)
+    valid_from = serializers.DateTimeField(required=False)
+    note = serializers.CharField(required=False, allow_blank=True, max_length=200)
 
 
 class PriceBody(serializers.ModelSerializer):

@@ -16,5 +16,6 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("nodes/<uuid:node_id>/uncordon/", views.NodeUncordon.as_view()),
     path("accelerators/", views.AcceleratorList.as_view()),
     path("allocations/", views.AllocationList.as_view()),
+    path("allowances/", views.AllowanceList.as_view()),
     path("prices/", views.PriceList.as_view()),
 ]

@@ -19,6 +19,7 @@ from chips.models import (
     Accelerator,
     AcceleratorType,
     Allocation,
+    FreeAllowance,
     Node,
     Pool,
     PoolGrant,
@@ -276,6 +277,36 @@ class PriceList(OrganizationView):
             actor=self.actor, now=now, **({"valid_from": now} | body.validated_data)
         )
         return Response(serializers.PriceBody(entry).data, status=201)
+
+
+class AllowanceList(OrganizationView):
+    capabilities: ClassVar = READ_BY_ALL
+
+    @extend_schema(
+        operation_id="allowances_list",
+        parameters=PAGING,
+        responses={200: paginated(serializers.AllowanceBody)},
+    )
+    def get(self, request: Request) -> Response:
+        """What is free each month, for all and for the organization; all of it for operators."""
+        rows = FreeAllowance.objects.select_related("organization")
+        if not self.may_operate:
+            rows = rows.filter(Q(organization=None) | Q(organization=self.organization))
+        return Pagination.answer(rows, serializers.AllowanceBody, request, self)
+
+    @extend_schema(
+        request=serializers.AllowanceRequest,
+        responses={201: serializers.AllowanceBody, 400: ErrorBody, 403: ErrorBody},
+    )
+    def post(self, request: Request) -> Response:
+        """Make so much free each month. The entry before it, for the same, ends where it begins."""
+        body = serializers.AllowanceRequest(data=request.data)
+        body.is_valid(raise_exception=True)
+        now = timezone.now()
+        entry = services.set_allowance(
+            actor=self.actor, now=now, **({"valid_from": now} | body.validated_data)
+        )
+        return Response(serializers.AllowanceBody(entry).data, status=201)
 
 
 def _given(request: Request, **fields: str) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from chips.services.accelerator_types import find_type, load_accelerator_types
 from chips.services.allocations import NothingFits, allocate, release
+from chips.services.allowances import set_allowance
 from chips.services.nodes import (
     SeenAccelerator,
     cordon_node,
@@ -34,6 +35,7 @@ __all__ = [
     "register_node",
     "release",
     "revoke_pool_grant",
+    "set_allowance",
     "set_price",
     "uncordon_node",
     "update_pool",

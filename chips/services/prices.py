@@ -13,7 +13,7 @@ from chips.models import AcceleratorType, Pool, PriceEntry
 from common import locks
 from common.errors import DomainError, InvalidInput
 
-TOKEN_ITEMS = frozenset(PriceItem.values) - {PriceItem.ACCELERATOR_HOUR}
+TOKEN_ITEMS = frozenset(PriceItem.values) - {PriceItem.ACCELERATOR_HOUR, PriceItem.STORAGE}
 
 
 class PriceExists(DomainError):
@@ -108,7 +108,7 @@ def _check(*, item: str, unit_price: Decimal, currency: str, model_name: str) ->
         )
     if model_name and item not in TOKEN_ITEMS:
         raise InvalidInput(
-            "An hour of an accelerator is priced by type and pool.",
+            "Accelerators are priced by type and pool, storage by size.",
             field="model_name",
             remedy="Leave it out.",
         )

@@ -29,6 +29,7 @@ def test_every_table_lists_searches_and_opens(name: str, staff: Client) -> None:
     make_allocation()
     services.grant_pool(pool=Pool.objects.get(), organization=Organization.objects.get(), now=NOW)
     services.set_price(item="input_tokens", unit_price=Decimal(1), valid_from=NOW, now=NOW)
+    services.set_allowance(item="input_tokens", quantity=Decimal(1), valid_from=NOW, now=NOW)
     assert admin.site.is_registered(model)
     start = f"admin:chips_{model._meta.model_name}"
     assert staff.get(reverse(f"{start}_changelist"), {"q": "node"}).status_code == 200

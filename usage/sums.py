@@ -91,7 +91,7 @@ def _add_events(
 
 def _by_kind(rows: QuerySet[UsageEvent]) -> Iterator[dict[str, Any]]:
     by = ("counted", "own", "model_name", "key_id", "deployment_name", "is_batch")
-    return (
+    found: Iterator[dict[str, Any]] = (
         rows.values(*by)
         .annotate(
             named=Max("key_name"),
@@ -102,6 +102,7 @@ def _by_kind(rows: QuerySet[UsageEvent]) -> Iterator[dict[str, Any]]:
         )
         .iterator()
     )
+    return found
 
 
 def _add_row(

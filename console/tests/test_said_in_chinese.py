@@ -19,7 +19,7 @@ from training.tests.make import chat_lines
 pytestmark = pytest.mark.django_db
 
 BAD = b'{"messages": [{"role": "robot", "content": "hi"}]}\n' * 2
-CHINESE = {"HTTP_ACCEPT_LANGUAGE": "zh-Hans"}
+CHINESE = {"accept-language": "zh-Hans"}
 
 
 @pytest.fixture
@@ -55,14 +55,16 @@ def test_a_refused_version_says_why_in_the_readers_language(
 ) -> None:
     url = reverse("console:dataset_version", args=[refused.pk])
     english = client.get(url).content.decode()
-    chinese = client.get(url, **CHINESE).content.decode()
+    chinese = client.get(url, headers=CHINESE).content.decode()
     assert "train line 1: “robot” is no role we know." in english
     assert "train 第 1 行：“robot” 不是已知的角色。" in chinese
     assert "is no role" not in chinese
     source = reverse("console:dataset_version_source", args=[refused.pk])
-    assert "不是已知的角色" in client.get(f"{source}?source=train", **CHINESE).content.decode()
+    assert (
+        "不是已知的角色" in client.get(f"{source}?source=train", headers=CHINESE).content.decode()
+    )
     findings = reverse("console:dataset_version_findings_csv", args=[refused.pk])
-    rows = b"".join(client.get(findings, **CHINESE).streaming_content).decode()  # type: ignore[attr-defined]
+    rows = b"".join(client.get(findings, headers=CHINESE).streaming_content).decode()  # type: ignore[attr-defined]
     assert rows.count("不是已知的角色") == 2
     assert "is no role" in refused.message  # a row is for logs and programs as well
 
@@ -70,7 +72,9 @@ def test_a_refused_version_says_why_in_the_readers_language(
 def test_a_refused_upload_says_what_to_mend_in_the_readers_language(client: Client) -> None:
     def upload(name: str, data: bytes) -> str:
         form = {"name": name, "train": SimpleUploadedFile("a.jsonl", data)}
-        return client.post(reverse("console:dataset_upload"), form, **CHINESE).content.decode()
+        return client.post(
+            reverse("console:dataset_upload"), form, headers=CHINESE
+        ).content.decode()
 
     page = upload("bad", BAD)
     assert "不是已知的角色" in page
@@ -91,7 +95,7 @@ def test_rest_answers_in_english_unless_asked(
         "/api/v1/datasets/",
         json.dumps({"name": "twice"}),
         content_type="application/json",
-        **asked,
+        headers=asked,
     )
     assert response.json()["error"]["message"] == said
     assert response.json()["error"]["code"] == "name_taken"

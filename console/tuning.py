@@ -241,7 +241,7 @@ def _method(wizard: Wizard, _goes_on: bool) -> bool:
         },
         "tuning": {
             tuning: _("Needs an accelerator of kind %(wanted)s; yours are %(present)s.")
-            % {"wanted": ", ".join(wanted), "present": ", ".join(present) or "–"}
+            % {"wanted": ", ".join(wanted), "present": ", ".join(present) or _("none")}
             for tuning, (wanted, present) in settling.list_refused_tunings(
                 wizard.organization
             ).items()

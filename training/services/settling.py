@@ -198,7 +198,7 @@ def _check_chips(organization: Organization, tuning: str) -> None:
                 "%(tuning)s needs an accelerator of kind %(wanted)s; yours are %(present)s.",
                 tuning=tuning,
                 wanted="/".join(wanted),
-                present=", ".join(present) or "–",
+                present=", ".join(present) or Text("none"),
             ),
             field="tuning",
             remedy=Text("Use lora, or ask for access to a pool with such accelerators."),

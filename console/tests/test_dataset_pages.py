@@ -19,9 +19,9 @@ from accounts.choices import Role
 from accounts.models import Organization
 from accounts.tests.make import NOW, make_member, make_organization
 from training import services
-from training.models import DatasetVersion, TokenCount
+from training.models import DatasetVersion, TokenCount, TrainingRun
 from training.services import counting, dataset_versions
-from training.tests.make import chat_lines, make_version
+from training.tests.make import chat_lines, make_run, make_version
 from training.tests.test_datasets import publish_with_tokenizer
 
 pytestmark = pytest.mark.django_db
@@ -210,3 +210,17 @@ def _fill(version_id: UUID, rows: int) -> None:
             "FROM generate_series(1, %s) AS n",
             [version_id, rows],
         )
+
+
+def test_the_examples_of_a_version_do_not_grow_with_its_runs(
+    organization: Organization, client: Client, tmp_path: Path
+) -> None:
+    version = make_run(tmp_path, organization).dataset_version
+    page = reverse("console:dataset", args=[version.dataset_id])
+    shown = client.get(page).context["versions"][0]
+    assert (shown.examples, shown.run_count) == (12, 1)
+    again = TrainingRun.objects.get()
+    again.pk, again.name, again._state.adding = None, "second", True
+    again.save()
+    shown = client.get(page).context["versions"][0]
+    assert (shown.examples, shown.run_count) == (12, 2)

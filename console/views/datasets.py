@@ -2,7 +2,8 @@
 
 from uuid import UUID
 
-from django.db.models import Count, Max, Prefetch, Sum
+from django.db.models import Count, Max, OuterRef, Prefetch, Subquery, Sum
+from django.db.models.functions import Coalesce
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404
 from django.urls import reverse
@@ -10,7 +11,7 @@ from django.utils.translation import gettext as _
 
 from console import tables
 from console.pages import ConsoleRequest, console_page, show
-from training.models import Dataset, DatasetVersion
+from training.models import Dataset, DatasetVersion, TrainingRun
 
 
 @console_page()
@@ -56,8 +57,13 @@ def dataset_list(request: ConsoleRequest) -> HttpResponse:
 @console_page()
 def dataset_detail(request: ConsoleRequest, dataset_id: UUID) -> HttpResponse:
     dataset = get_object_or_404(Dataset.objects.of(request.organization), pk=dataset_id)
-    versions = dataset.versions.prefetch_related("splits").annotate(
-        examples=Sum("splits__examples"), run_count=Count("training_runs", distinct=True)
+    # Runs are counted aside: joined to the splits, each run would count their examples once more.
+    runs = TrainingRun.objects.filter(dataset_version=OuterRef("pk")).order_by()
+    counted = runs.values("dataset_version").annotate(count=Count("pk")).values("count")
+    versions = (
+        dataset.versions.prefetch_related("splits")
+        .annotate(examples=Sum("splits__examples"), run_count=Coalesce(Subquery(counted), 0))
+        .order_by("-number")
     )
     return show(
         request,

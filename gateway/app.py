@@ -14,6 +14,7 @@ from gateway import auth, errors
 from gateway.answers import Message, Receive, Send, send_error, send_json
 from gateway.directory import Directory, Key, Route
 from gateway.holding import Holding, HoldSettings
+from gateway.keeping import keep_up
 from gateway.limits import Limiter, Limits
 from gateway.metering import Meter
 from gateway.protocol import CONTENT, read_call
@@ -138,15 +139,15 @@ class Gateway:
         except Exception as error:
             logger.exception("starting without keys and routes: %s", error)
         loops = (
-            self._directory.run(),
-            self._directory.listen(),
-            self._services.pool.run(),
-            self._services.meter.run(),
-            self._services.signals.run(),
-            self._watch.run(),
-            self._limits.run(),
+            self._directory.run,
+            self._directory.listen,
+            self._services.pool.run,
+            self._services.meter.run,
+            self._services.signals.run,
+            self._watch.run,
+            self._limits.run,
         )
-        self._tasks = [asyncio.ensure_future(loop) for loop in loops]
+        self._tasks = [asyncio.ensure_future(keep_up(loop)) for loop in loops]
 
     async def _complete(
         self,

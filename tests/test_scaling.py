@@ -134,7 +134,8 @@ def test_fifty_at_once_are_all_answered(
         answers = [threads.submit(ask, client) for _ in range(50)]
         held = [answer.result(90)[0] for answer in answers]
     assert min(held) > 0
-    deadline = time.monotonic() + 10
+    # Signals are written once a second; where Redis waits for a busy disk, later.
+    deadline = time.monotonic() + 60
     while (load := rest.get(f"{deployment}autoscaling/")["load"]) is None or load["held"]:
-        assert time.monotonic() < deadline, load
+        assert time.monotonic() < deadline, f"{load}\n{platform.logs()}"
         time.sleep(0.1)

@@ -7,7 +7,7 @@ from gateway.keeping import keep_up
 
 
 def test_a_loop_that_fails_is_told_of_and_begun_again(caplog):
-    begun = []
+    begun: list[int] = []
 
     async def loop() -> None:
         begun.append(len(begun))
@@ -22,7 +22,7 @@ def test_a_loop_that_fails_is_told_of_and_begun_again(caplog):
 
 
 def test_a_loop_that_is_cancelled_stays_ended():
-    begun = []
+    begun: list[int] = []
 
     async def loop() -> None:
         begun.append(1)

@@ -12,8 +12,17 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
-from accounts import audit, services
-from accounts.models import ApiKey, AuditEvent, Membership, Organization, Quota, User
+from accounts import audit, limits, services
+from accounts.models import (
+    ApiKey,
+    AuditEvent,
+    Limit,
+    LimitAlert,
+    Membership,
+    Organization,
+    Quota,
+    User,
+)
 
 SECRETS = ("password", "secret", "hash", "token")
 
@@ -246,3 +255,35 @@ class AuditEventAdmin(ReadOnly):
 def _tell(request: HttpRequest, done: int) -> None:
     text = ngettext("%(count)d row changed.", "%(count)d rows changed.", done)
     messages.success(request, text % {"count": done})
+
+
+@admin.register(Limit)
+class LimitAdmin(Audited):
+    list_display = ["organization", "kind", "amount", "key", "model_name", "warn_percent"]
+    list_filter = ["kind", "organization"]
+    search_fields = ["organization__slug", "model_name", "key__name"]
+    list_select_related = ["organization", "key"]
+    autocomplete_fields = ["organization"]
+    raw_id_fields = ["key"]
+    readonly_fields = ["created_at", "updated_at"]
+
+    def save_model(self, request: HttpRequest, obj: Any, form: ModelForm, change: bool) -> None:
+        now = timezone.now()
+        obj.created_at, obj.updated_at = obj.created_at or now, now
+        super().save_model(request, obj, form, change)
+        limits.tell()
+
+    def delete_model(self, request: HttpRequest, obj: Any) -> None:
+        super().delete_model(request, obj)
+        limits.tell()
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
+        super().delete_queryset(request, queryset)
+        limits.tell()
+
+
+@admin.register(LimitAlert)
+class LimitAlertAdmin(ReadOnly):
+    list_display = ["at", "organization", "kind", "percent", "amount", "key_name", "model_name"]
+    list_filter = ["kind", "organization"]
+    date_hierarchy = "at"

@@ -34,3 +34,27 @@ class Scope(models.TextChoices):
     READ = "read", _("Read: see everything of the organization at /api/v1/")
     WRITE = "write", _("Write: change everything of the organization at /api/v1/")
     OPERATE = "operate", _("Operate: nodes, pools and prices (platform staff only)")
+
+
+class LimitKind(models.TextChoices):
+    """What is limited, and over which time."""
+
+    REQUESTS_PER_MINUTE = "requests_per_minute", _("Requests a minute")
+    TOKENS_PER_MINUTE = "tokens_per_minute", _("Tokens a minute")
+    CONCURRENT_REQUESTS = "concurrent_requests", _("Requests at once")
+    REQUESTS_PER_DAY = "requests_per_day", _("Requests a day")
+    REQUESTS_PER_MONTH = "requests_per_month", _("Requests a month")
+    TOKENS_PER_DAY = "tokens_per_day", _("Tokens a day")
+    TOKENS_PER_MONTH = "tokens_per_month", _("Tokens a month")
+    MONEY_PER_DAY = "money_per_day", _("Money a day")
+    MONEY_PER_MONTH = "money_per_month", _("Money a month")
+
+    @property
+    def measure(self) -> str:
+        """requests, tokens, money or concurrency."""
+        return "concurrency" if self is self.CONCURRENT_REQUESTS else self.value.split("_")[0]
+
+    @property
+    def period(self) -> str:
+        """minute, day, month, or nothing for what is open at once."""
+        return "" if self is self.CONCURRENT_REQUESTS else self.value.rsplit("_", 1)[1]

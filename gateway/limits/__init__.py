@@ -1,6 +1,6 @@
-"""What a request may use. The data path knows `Limiter` and `Ticket` alone, not what stands behind."""
+"""Who may send how much: see limiter.py for what the data path relies on."""
 
-from gateway.limits.limiter import Limiter, Ticket
+from gateway.limits.limiter import Limiter, Ticket, Wish
 from gateway.limits.local import Limits, LimitSettings
 
-__all__ = ["LimitSettings", "Limiter", "Limits", "Ticket"]
+__all__ = ["LimitSettings", "Limiter", "Limits", "Ticket", "Wish"]

@@ -15,7 +15,7 @@ from gateway.answers import Message, Receive, Send, send_error, send_json
 from gateway.directory import Directory, Key, Route
 from gateway.holding import Holding, HoldSettings
 from gateway.keeping import keep_up
-from gateway.limits import Limiter, Limits
+from gateway.limits import Limiter, Limits, Wish
 from gateway.metering import Meter
 from gateway.protocol import CONTENT, read_call
 from gateway.proxy import Inbound, Services, Transfer
@@ -166,11 +166,15 @@ class Gateway:
         route = self._route(key, call.model)
         ticket = await self._limits.enter(
             key,
-            call.model,
-            input_tokens=self._services.meter.estimate_input_tokens(
-                call.model, body_bytes=len(body)
+            Wish(
+                model_name=call.model,
+                body_bytes=len(body),
+                input_tokens=self._services.meter.estimate_input_tokens(
+                    call.model, body_bytes=len(body)
+                ),
+                max_output_tokens=call.max_output_tokens,
+                answers=call.answers,
             ),
-            max_output_tokens=call.max_output_tokens,
         )
         inbound = Inbound(
             call=call,
@@ -187,6 +191,7 @@ class Gateway:
         finally:
             self._limits.leave(
                 ticket,
+                is_counted=transfer.is_recorded,
                 input_tokens=transfer.usage.input_tokens,
                 cached_input_tokens=transfer.usage.cached_input_tokens,
                 output_tokens=transfer.usage.output_tokens,

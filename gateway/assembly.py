@@ -1,5 +1,7 @@
 """The gateway as the settings ask for it."""
 
+import asyncio
+import functools
 import gc
 
 from django.conf import settings
@@ -9,6 +11,9 @@ from gateway.app import Gateway
 from gateway.directory import Directory
 from gateway.holding import HoldSettings
 from gateway.limits import Limits, LimitSettings
+from gateway.limits.ledger import DatabaseLedger
+from gateway.limits.rules import Rule
+from gateway.limits.shared import SharedLimits
 from gateway.metering import Meter
 from gateway.signals import Signals
 from gateway.source import DatabaseSource
@@ -19,8 +24,22 @@ COLLECT_EVERY = (20_000, 20, 50)  # objects, and collections of younger ones
 
 def build() -> Gateway:
     """A gateway on this platform's database and Redis; Django must be set up."""
+    directory = Directory(DatabaseSource(), redis_url=settings.REDIS_URL)
+    limits = SharedLimits(
+        DatabaseLedger(),
+        redis_url=settings.REDIS_URL,
+        inner=Limits(
+            LimitSettings(
+                requests_per_minute=settings.GATEWAY_REQUESTS_PER_MINUTE,
+                concurrency=settings.GATEWAY_CONCURRENCY,
+            )
+        ),
+        fails_open=settings.GATEWAY_LIMITS_FAIL_OPEN,
+        warn=_warn,
+    )
+    directory.on_limits = limits.changed.set
     return Gateway(
-        directory=Directory(DatabaseSource(), redis_url=settings.REDIS_URL),
+        directory=directory,
         meter=Meter(settings.REDIS_URL),
         signals=Signals(settings.REDIS_URL),
         hold=HoldSettings(
@@ -29,12 +48,7 @@ def build() -> Gateway:
             most_held=settings.GATEWAY_MOST_HELD,
         ),
         wake=_wake,
-        limits=Limits(
-            LimitSettings(
-                requests_per_minute=settings.GATEWAY_REQUESTS_PER_MINUTE,
-                concurrency=settings.GATEWAY_CONCURRENCY,
-            )
-        ),
+        limits=limits,
     )
 
 
@@ -48,3 +62,17 @@ def settle() -> None:
 
 def _wake(deployment_id: str) -> None:
     jobs.send("deployments.wake", expires_seconds=WAKE_EXPIRES_SECONDS, deployment_id=deployment_id)
+
+
+def _warn(rule: Rule, period_start: float) -> None:
+    # Nobody waits for the broker here: it may be away.
+    asyncio.get_running_loop().run_in_executor(
+        None,
+        functools.partial(
+            jobs.send,
+            "accounts.warn_of_limit",
+            limit_id=rule.id,
+            percent=rule.warn_percent,
+            period_start=period_start,
+        ),
+    )

@@ -22,7 +22,7 @@ from redis.exceptions import RedisError
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-CHANNELS = ("keys", "routes")
+CHANNELS = ("keys", "routes", "limits")
 REFRESH_SECONDS = 1.0
 PAUSE_SECONDS = 0.02  # at least, between two refreshes, however many changes are published
 WARM_KEYS = 10_000  # loaded at the start, those used last
@@ -121,6 +121,7 @@ class Directory:
         self._source = source
         self._redis_url = redis_url
         self.on_routes: Callable[[], None] = lambda: None  # called when they were read anew
+        self.on_limits: Callable[[], None] = lambda: None  # called when limits were changed
         self._keys: OrderedDict[str, Key] = OrderedDict()
         self._unknown: OrderedDict[str, float] = OrderedDict()  # prefix -> until when
         self._routes: dict[str, dict[str, Route]] = {}
@@ -230,7 +231,11 @@ class Directory:
             try:
                 async with client.pubsub(ignore_subscribe_messages=True) as channels:
                     await channels.subscribe(*CHANNELS)
-                    async for _message in channels.listen():
+                    self.on_limits()  # what was said while nobody listened
+                    async for message in channels.listen():
+                        if message["channel"] == b"limits":
+                            self.on_limits()
+                            continue
                         self._unknown.clear()
                         self._changed.set()
             except (RedisError, OSError) as error:

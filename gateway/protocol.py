@@ -25,6 +25,7 @@ class Call:
     has_options: bool  # for its stream
     body: bytes
     max_output_tokens: int | None = None
+    answers: int = 1  # that it asks for: choices of prompts
 
     def body_for(self, served_model_name: str) -> bytes:
         """The body as the engine gets it: the client's own bytes, but that a stream always counts.
@@ -76,7 +77,8 @@ def read_call(endpoint: str, body: bytes) -> Call:
         wants_usage=bool(options and options.get("include_usage")),
         has_options="stream_options" in values,
         body=body,
-        max_output_tokens=_bound(values),
+        max_output_tokens=0 if endpoint == "embeddings" else _bound(values),
+        answers=_answers(values),
     )
 
 
@@ -85,11 +87,17 @@ def _bound(values: dict[str, Any]) -> int | None:
     each = values.get("max_completion_tokens") or values.get("max_tokens")
     if type(each) is not int or each < 0:
         return None
+    return each * _answers(values)
+
+
+def _answers(values: dict[str, Any]) -> int:
+    """How many an engine is to write; 1 where the client says it in a way that will be refused."""
     choices = values.get("n") or 1
-    prompts = values.get("prompt")
+    prompts = values.get("prompt") or values.get("input")
+    several = 1
     if isinstance(prompts, list) and prompts and not isinstance(prompts[0], int):
-        each *= len(prompts)  # several; a list of numbers is one, in tokens
-    return each * choices if type(choices) is int and choices > 0 else each
+        several = len(prompts)  # a list of numbers is one, in tokens
+    return several * choices if type(choices) is int and choices > 0 else several
 
 
 def _missing(param: str) -> ApiError:

@@ -74,6 +74,7 @@ class Transfer:
         self._receive = receive
         self._send = send
         self.usage = Usage(0, 0)
+        self.is_recorded = False  # whether there is a usage event of it
         self._exchange: upstream.Exchange | None = None
         self._listener: Driven | None = None
         self._answer: StreamedAnswer | WholeAnswer | None = None
@@ -277,6 +278,7 @@ class Transfer:
             )
         flight.input_tokens, flight.output_tokens = input_tokens, output_tokens
         self.usage = Usage(input_tokens, output_tokens, cached)
+        self.is_recorded = True
         now = time.monotonic()
         first = self._first_byte
         meter.record(

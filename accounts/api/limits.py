@@ -54,9 +54,7 @@ class LimitRequest(serializers.Serializer):
 
 
 class LimitChange(serializers.Serializer):
-    amount = serializers.DecimalField(
-        max_digits=18, decimal_places=6, min_value=0, required=False
-    )
+    amount = serializers.DecimalField(max_digits=18, decimal_places=6, min_value=0, required=False)
     warn_percent = serializers.IntegerField(
         allow_null=True, min_value=1, max_value=100, required=False
     )

@@ -7,47 +7,150 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('accounts', '0003_key_rotation'),
+        ("accounts", "0003_key_rotation"),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='Limit',
+            name="Limit",
             fields=[
-                ('id', models.UUIDField(default=common.ids.new_id, editable=False, primary_key=True, serialize=False)),
-                ('model_name', models.CharField(blank=True, default='', help_text='A public model name; empty: all models together.', max_length=200)),
-                ('kind', models.CharField(choices=[('requests_per_minute', 'Requests a minute'), ('tokens_per_minute', 'Tokens a minute'), ('concurrent_requests', 'Requests at once'), ('requests_per_day', 'Requests a day'), ('requests_per_month', 'Requests a month'), ('tokens_per_day', 'Tokens a day'), ('tokens_per_month', 'Tokens a month'), ('money_per_day', 'Money a day'), ('money_per_month', 'Money a month')], max_length=32)),
-                ('amount', models.DecimalField(decimal_places=6, help_text="Requests, tokens, or money in the organization's currency.", max_digits=18, validators=[django.core.validators.MinValueValidator(0)])),
-                ('warn_percent', models.PositiveSmallIntegerField(blank=True, default=80, help_text='Owners and admins are told once a day or month when so much is used; empty: never.', null=True, validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(100)])),
-                ('created_at', models.DateTimeField()),
-                ('updated_at', models.DateTimeField()),
-                ('key', models.ForeignKey(blank=True, help_text='Empty: all keys of the organization together.', null=True, on_delete=django.db.models.deletion.CASCADE, related_name='limits', to='accounts.apikey')),
-                ('organization', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='accounts.organization')),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=common.ids.new_id, editable=False, primary_key=True, serialize=False
+                    ),
+                ),
+                (
+                    "model_name",
+                    models.CharField(
+                        blank=True,
+                        default="",
+                        help_text="A public model name; empty: all models together.",
+                        max_length=200,
+                    ),
+                ),
+                (
+                    "kind",
+                    models.CharField(
+                        choices=[
+                            ("requests_per_minute", "Requests a minute"),
+                            ("tokens_per_minute", "Tokens a minute"),
+                            ("concurrent_requests", "Requests at once"),
+                            ("requests_per_day", "Requests a day"),
+                            ("requests_per_month", "Requests a month"),
+                            ("tokens_per_day", "Tokens a day"),
+                            ("tokens_per_month", "Tokens a month"),
+                            ("money_per_day", "Money a day"),
+                            ("money_per_month", "Money a month"),
+                        ],
+                        max_length=32,
+                    ),
+                ),
+                (
+                    "amount",
+                    models.DecimalField(
+                        decimal_places=6,
+                        help_text="Requests, tokens, or money in the organization's currency.",
+                        max_digits=18,
+                        validators=[django.core.validators.MinValueValidator(0)],
+                    ),
+                ),
+                (
+                    "warn_percent",
+                    models.PositiveSmallIntegerField(
+                        blank=True,
+                        default=80,
+                        help_text="Owners and admins are told once a day or month when so much is used; empty: never.",
+                        null=True,
+                        validators=[
+                            django.core.validators.MinValueValidator(1),
+                            django.core.validators.MaxValueValidator(100),
+                        ],
+                    ),
+                ),
+                ("created_at", models.DateTimeField()),
+                ("updated_at", models.DateTimeField()),
+                (
+                    "key",
+                    models.ForeignKey(
+                        blank=True,
+                        help_text="Empty: all keys of the organization together.",
+                        null=True,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="limits",
+                        to="accounts.apikey",
+                    ),
+                ),
+                (
+                    "organization",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="accounts.organization",
+                    ),
+                ),
             ],
             options={
-                'ordering': ['organization', 'kind', 'model_name', 'created_at'],
-                'constraints': [models.UniqueConstraint(fields=('organization', 'key', 'model_name', 'kind'), name='limit_once', nulls_distinct=False)],
+                "ordering": ["organization", "kind", "model_name", "created_at"],
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("organization", "key", "model_name", "kind"),
+                        name="limit_once",
+                        nulls_distinct=False,
+                    )
+                ],
             },
         ),
         migrations.CreateModel(
-            name='LimitAlert',
+            name="LimitAlert",
             fields=[
-                ('id', models.UUIDField(default=common.ids.new_id, editable=False, primary_key=True, serialize=False)),
-                ('limit_id', models.UUIDField()),
-                ('kind', models.CharField(choices=[('requests_per_minute', 'Requests a minute'), ('tokens_per_minute', 'Tokens a minute'), ('concurrent_requests', 'Requests at once'), ('requests_per_day', 'Requests a day'), ('requests_per_month', 'Requests a month'), ('tokens_per_day', 'Tokens a day'), ('tokens_per_month', 'Tokens a month'), ('money_per_day', 'Money a day'), ('money_per_month', 'Money a month')], max_length=32)),
-                ('key_name', models.CharField(blank=True, default='', max_length=80)),
-                ('model_name', models.CharField(blank=True, default='', max_length=200)),
-                ('amount', models.DecimalField(decimal_places=6, max_digits=18)),
-                ('percent', models.PositiveSmallIntegerField()),
-                ('period_start', models.DateTimeField()),
-                ('at', models.DateTimeField()),
-                ('organization', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='accounts.organization')),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=common.ids.new_id, editable=False, primary_key=True, serialize=False
+                    ),
+                ),
+                ("limit_id", models.UUIDField()),
+                (
+                    "kind",
+                    models.CharField(
+                        choices=[
+                            ("requests_per_minute", "Requests a minute"),
+                            ("tokens_per_minute", "Tokens a minute"),
+                            ("concurrent_requests", "Requests at once"),
+                            ("requests_per_day", "Requests a day"),
+                            ("requests_per_month", "Requests a month"),
+                            ("tokens_per_day", "Tokens a day"),
+                            ("tokens_per_month", "Tokens a month"),
+                            ("money_per_day", "Money a day"),
+                            ("money_per_month", "Money a month"),
+                        ],
+                        max_length=32,
+                    ),
+                ),
+                ("key_name", models.CharField(blank=True, default="", max_length=80)),
+                ("model_name", models.CharField(blank=True, default="", max_length=200)),
+                ("amount", models.DecimalField(decimal_places=6, max_digits=18)),
+                ("percent", models.PositiveSmallIntegerField()),
+                ("period_start", models.DateTimeField()),
+                ("at", models.DateTimeField()),
+                (
+                    "organization",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="accounts.organization",
+                    ),
+                ),
             ],
             options={
-                'ordering': ['-at'],
-                'constraints': [models.UniqueConstraint(fields=('limit_id', 'period_start', 'percent'), name='limit_alert_once')],
+                "ordering": ["-at"],
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("limit_id", "period_start", "percent"), name="limit_alert_once"
+                    )
+                ],
             },
         ),
     ]

@@ -267,6 +267,9 @@ SPECTACULAR_SETTINGS = {
 # Of one API key and of one organization, in each web process: a guard, not a budget.
 GATEWAY_REQUESTS_PER_MINUTE = int(os.environ.get("GATEWAY_REQUESTS_PER_MINUTE", "60000"))
 GATEWAY_CONCURRENCY = int(os.environ.get("GATEWAY_CONCURRENCY", "2000"))
+# Whether requests are let in that no limit can be checked for, because Redis is away; what the two
+# settings above say holds even then.
+GATEWAY_LIMITS_FAIL_OPEN = os.environ.get("GATEWAY_LIMITS_FAIL", "open") != "closed"
 # How long a request waits for a deployment that scales by itself, and for one that is being started
 # again; and how many may, for each deployment in each web process.
 GATEWAY_HOLD_SECONDS = float(os.environ.get("GATEWAY_HOLD_SECONDS", "120"))

@@ -16,6 +16,7 @@ class Counter:
     `used` has not been told to Redis yet. All in the rule's whole units."""
 
     __slots__ = (
+        "asked_at",
         "end",
         "entered",
         "free",
@@ -25,8 +26,10 @@ class Counter:
         "room",
         "rule",
         "scarce_seconds",
+        "sent",
         "start",
         "used",
+        "waiting",
     )
 
     def __init__(self, rule: Rule, *, start: float, end: float) -> None:
@@ -41,6 +44,9 @@ class Counter:
         self.entered = 0  # requests since the last turn
         self.need = 1  # of the last request
         self.is_dirty = False
+        self.sent = 0  # of what was used, in the turn that is under way
+        self.waiting = 0  # requests that wait for room in it
+        self.asked_at = 0.0  # when room was last asked for (monotonic)
 
     @property
     def key(self) -> str:
@@ -53,12 +59,17 @@ class Counter:
             return demand.expected_tokens if is_rate else demand.tokens
         return demand.money if measure == "money" else demand.requests
 
-    def reserve(self, need: int) -> None:
-        """Of what is stored here."""
-        self.free -= need
-        self.reserved += need
+    def ask(self, need: int, *, now: float) -> None:
+        """Somebody asks for room; `now` is monotonic."""
         self.entered += 1
         self.need = need
+        self.asked_at = now
+
+    def reserve(self, need: int, *, now: float) -> None:
+        """Of what is stored here."""
+        self.ask(need, now=now)
+        self.free -= need
+        self.reserved += need
 
     def settle(self, need: int, used: int) -> None:
         self.reserved -= need
@@ -72,28 +83,29 @@ class Counter:
 
     def is_over(self, now: float) -> bool:
         """Whether nothing will be asked of it any more."""
-        idle = not (self.reserved or self.used or self.free or self.is_dirty)
-        return idle and (now >= self.end or not self.entered)
+        busy = self.reserved or self.used or self.free or self.is_dirty or self.waiting
+        return not busy and (now >= self.end or not self.entered)
 
     def turn(self, now: float) -> dict[str, Any]:
         """Its part of the next turn (see counting.lua), which takes `used` along."""
         rule, used = self.rule, self.used
         scarce = max(self.need * SCARCE_REQUESTS, math.ceil(rule.amount * SCARCE_SHARE))
         wanted = 0
-        if self.entered > 1 and now < self.end and not self.free:
+        if self.entered > 1 and now < self.end:
             wanted = self.need * min(MOST_STORED, self.entered * 2)
+            if self.free > wanted // 2:
+                wanted = 0
         is_rate = rule.period == "minute"
         warns_at = 0
         if rule.warn_percent and rule.is_kept:
             warns_at = max(1, math.ceil(rule.amount * rule.warn_percent / 100))
-        self.used, self.entered, self.is_dirty = 0, 0, False
+        self.sent, self.used, self.entered, self.is_dirty = used, 0, 0, False
         return {
             "k": self.key,
             "a": rule.amount,
             "h": self.reserved + self.free,
             "d": used,
-            "x": int(min(self.end, now + DAY) if rule.is_kept is False else self.end)
-            + KEPT_SECONDS,
+            "x": int(min(self.end, now + 32 * DAY)) + KEPT_SECONDS,
             "b": int(rule.is_kept),
             "l": wanted,
             "g": scarce,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from gateway import errors
 from gateway.directory import Key
-from gateway.limits.limiter import Ticket
+from gateway.limits.limiter import Ticket, Wish
 
 FORGET_SECONDS = 60.0
 
@@ -39,9 +39,7 @@ class Limits:
         self._settings = settings or LimitSettings()
         self._holders: dict[str, Holder] = {}
 
-    async def enter(
-        self, key: Key, model_name: str, *, input_tokens: int, max_output_tokens: int | None
-    ) -> Ticket:
+    async def enter(self, key: Key, wish: Wish) -> Ticket:
         now = time.monotonic()
         its_key = self._holder(key.id, now)
         its_organization = self._holder(key.organization_id, now)
@@ -53,7 +51,13 @@ class Limits:
         return Ticket(key)
 
     def leave(
-        self, ticket: Ticket, *, input_tokens: int, cached_input_tokens: int, output_tokens: int
+        self,
+        ticket: Ticket,
+        *,
+        is_counted: bool,
+        input_tokens: int,
+        cached_input_tokens: int,
+        output_tokens: int,
     ) -> None:
         self._holders[ticket.key.id].open -= 1
         self._holders[ticket.key.organization_id].open -= 1

@@ -12,7 +12,7 @@ Headers = list[tuple[bytes, bytes]]
 NOUNS = {"requests": "requests", "tokens": "tokens"}
 
 
-def refused(counter: Counter, *, now: float) -> ApiError:
+def refused(counter: Counter, *, need: int, now: float) -> ApiError:
     """429: for rates with a short wait, for budgets with the time until they begin anew."""
     rule = counter.rule
     scope = "API key" if rule.key_id else "organization"
@@ -37,8 +37,11 @@ def refused(counter: Counter, *, now: float) -> ApiError:
             retry_after_seconds=wait,
             headers=headers([counter], now=now),
         )
+    hint = ""
+    if counter.room and need > counter.room:
+        hint = ", which might use more than is left: set max_tokens lower"
     return errors.too_many(
-        f"This {scope} {what} a {rule.period}{model}: its budget has no room for this request. "
+        f"This {scope} {what} a {rule.period}{model}: its budget has no room for this request{hint}. "
         f"It begins anew in {_duration(wait)}.",
         code="insufficient_quota",
         retry_after_seconds=wait,

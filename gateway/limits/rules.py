@@ -158,7 +158,6 @@ def _calendar(period: str, quarter: int, time_zone: str) -> tuple[float, float]:
         first = today.replace(day=1)
         last = (first + timedelta(days=32)).replace(day=1)
     start, end = (
-        datetime(each.year, each.month, each.day, tzinfo=zone).timestamp()
-        for each in (first, last)
+        datetime(each.year, each.month, each.day, tzinfo=zone).timestamp() for each in (first, last)
     )
     return start, end

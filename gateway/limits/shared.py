@@ -13,6 +13,7 @@ own limits, or refused, as configured.
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -23,6 +24,7 @@ from uuid import uuid4
 
 import orjson
 import redis.asyncio
+from redis.commands.core import AsyncScript
 from redis.exceptions import RedisError
 
 from gateway.directory import Key
@@ -49,6 +51,7 @@ RENEW_SECONDS = 3.0
 PATIENCE_SECONDS = 0.5  # how long others may take to give back what they have in store
 BUILD_SECONDS = 10.0
 MOST_IN_TURN = 500
+REFRESH_SECONDS = 5.0
 REDIS_SECONDS = 1.0
 
 
@@ -77,6 +80,16 @@ class _Take:
         self.wants = wants
         self.done: asyncio.Future[Counter | None] = asyncio.get_running_loop().create_future()
 
+    @property
+    def is_granted(self) -> bool:
+        done = self.done
+        return (
+            done.done()
+            and not done.cancelled()
+            and done.exception() is None
+            and done.result() is None
+        )
+
 
 class SharedLimits:
     """A Limiter. `inner` guards this process besides, always. `warn` is called with a rule and the
@@ -91,7 +104,8 @@ class SharedLimits:
         fails_open: bool = True,
         warn: Callable[[Rule, float], None] | None = None,
     ) -> None:
-        self.rules: Mapping[str, Rules] = {}
+        self.rules: Mapping[str, Rules] | None = None  # None: not known yet
+        self.changed = asyncio.Event()  # to be set when rules are not what they were
         self._ledger = ledger
         self._redis_url = redis_url
         self._inner = inner
@@ -111,7 +125,10 @@ class SharedLimits:
 
     async def enter(self, key: Key, wish: Wish) -> Ticket:
         ticket = await self._inner.enter(key, wish)
-        book = self.rules.get(key.organization_id)
+        if self.rules is None and not self._fails_open:
+            self._leave_inner(ticket)
+            raise refusals.away()
+        book = (self.rules or {}).get(key.organization_id)
         if book is None:
             return ticket
         rules = book.applying(key.id, wish.model_name)
@@ -162,7 +179,7 @@ class SharedLimits:
             elif measure == "tokens":
                 used = input_tokens + output_tokens
             elif measure == "money":
-                book = self.rules.get(ticket.key.organization_id) or Rules()
+                book = (self.rules or {}).get(ticket.key.organization_id) or Rules()
                 used = book.cost(
                     ticket.model_name,
                     input_tokens=input_tokens,
@@ -196,13 +213,14 @@ class SharedLimits:
             socket_timeout=REDIS_SECONDS,
             socket_connect_timeout=REDIS_SECONDS,
         )
-        guard = asyncio.ensure_future(self._inner.run())
+        beside = [asyncio.ensure_future(each()) for each in (self._inner.run, self._follow)]
         try:
             while True:
                 await self._pause()
                 await self._try_turn(client)
         finally:
-            guard.cancel()
+            for each in beside:
+                each.cancel()
             for counter in self._counters.values():
                 counter.drop_store()
             await self._try_turn(client)
@@ -210,6 +228,21 @@ class SharedLimits:
                 task.cancel()
             self._builder.shutdown(wait=False, cancel_futures=True)
             await client.aclose()
+
+    async def _follow(self) -> None:
+        """Read the rules whenever `changed` is set, and every few seconds."""
+        is_away = False
+        while True:
+            self.changed.clear()
+            try:
+                await self.refresh()
+                is_away = False
+            except Exception as error:
+                if not is_away:
+                    logger.exception("cannot read limits; going on with the last: %s", error)
+                is_away = True
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.changed.wait(), REFRESH_SECONDS)
 
     async def _reserve(self, rules: tuple[Rule, ...], demand: Demand) -> list[tuple[Counter, int]]:
         """Room in all or in none. Raises ApiError (429), Away."""
@@ -220,34 +253,41 @@ class SharedLimits:
                 (counter, counter.need_of(demand))
                 for counter in [self._counter(rule, now) for rule in rules]
             ]
-            is_ours = time.monotonic() - self._turned_at < STORE_SECONDS
+            moment = time.monotonic()
+            is_ours = moment - self._turned_at < STORE_SECONDS
             if is_ours and all(counter.free >= need for counter, need in wants):
                 for counter, need in wants:
-                    counter.reserve(need)
+                    counter.reserve(need, now=moment)
                 return wants
             if self._is_away:
                 raise Away
-            take = _Take(wants)
-            self._takes.append(take)
-            self._asked.set()
-            refusing = await self._wait_for(take)
+            refusing = await self._ask(wants, now=moment)
             if refusing is None:
                 return wants
             is_new = 0 <= refusing.scarce_seconds < PATIENCE_SECONDS
             if not is_new or time.monotonic() > patience:
-                raise refusals.refused(refusing, now=now)
+                need = next(need for counter, need in wants if counter is refusing)
+                raise refusals.refused(refusing, need=need, now=now)
             await asyncio.sleep(TURN_SECONDS)
 
-    async def _wait_for(self, take: _Take) -> Counter | None:
+    async def _ask(self, wants: list[tuple[Counter, int]], *, now: float) -> Counter | None:
+        """Room from Redis; the counter that has none, None if all have. Raises Away."""
+        take = _Take(wants)
+        for counter, need in wants:
+            counter.ask(need, now=now)
+            counter.waiting += 1
+        self._takes.append(take)
+        self._asked.set()
         try:
             return await take.done
         except asyncio.CancelledError:
-            done = take.done
-            if done.done() and not done.cancelled() and done.exception() is None:
-                if done.result() is None:
-                    _give_back(take)
-                    self._touched.set()
+            if take.is_granted:
+                _give_back(take)
+                self._touched.set()
             raise
+        finally:
+            for counter, _ in wants:
+                counter.waiting -= 1
 
     def _counter(self, rule: Rule, now: float) -> Counter:
         start, end = period_of(rule.period, at=now, time_zone=rule.time_zone)
@@ -275,7 +315,7 @@ class SharedLimits:
 
     async def _try_turn(self, client: redis.asyncio.Redis) -> None:
         try:
-            await self._turn(client)
+            await self._turn(client, client.register_script(SCRIPT))
         except (RedisError, OSError) as error:
             if not self._is_away:
                 logger.warning("limits cannot be asked, Redis is away: %s", error)
@@ -291,11 +331,11 @@ class SharedLimits:
                 logger.info("limits are kept together again")
             self._is_away = False
 
-    async def _turn(self, client: redis.asyncio.Redis) -> None:
+    async def _turn(self, client: redis.asyncio.Redis, script: AsyncScript) -> None:
         if self._unsure is None:
             self._unsure = self._prepare()
         payload, counters, takes = self._unsure
-        answer = orjson.loads(await client.eval(SCRIPT, 0, payload))  # type: ignore[misc]
+        answer = orjson.loads(await script(args=[payload]))
         self._unsure = None
         self._turned_at = time.monotonic()
         for counter, told in zip(counters, answer["c"], strict=True):
@@ -303,9 +343,11 @@ class SharedLimits:
             counter.free += int(told["l"])
             counter.scarce_seconds = float(told["a"])
             if told["u"]:
+                counter.used += counter.sent  # it could not be told yet
                 self._build(client, counter)
-            elif counter.scarce_seconds >= 0:
+            elif counter.scarce_seconds >= 0 and counter.free:
                 counter.drop_store()
+                self._touched.set()
             if told["n"] and self._warn is not None:
                 self._warn(counter.rule, counter.start)
         for take, outcome in zip(takes, answer["t"], strict=True):
@@ -314,23 +356,22 @@ class SharedLimits:
 
     def _prepare(self) -> tuple[bytes, list[Counter], list[_Take]]:
         """The next turn: what it says, of which counters, and for whom."""
-        now = time.time()
-        if time.monotonic() - self._turned_at > STORE_SECONDS:
+        now, moment = time.time(), time.monotonic()
+        if moment - self._turned_at > STORE_SECONDS:
             for counter in self._counters.values():
                 counter.drop_store()
-        takes, self._takes = self._takes[:MOST_IN_TURN], self._takes[MOST_IN_TURN:]
+        waiting = [take for take in self._takes if not take.done.done()]
+        takes, self._takes = waiting[:MOST_IN_TURN], waiting[MOST_IN_TURN:]
         if not self._takes:
             self._asked.clear()
         self._touched.clear()
         numbers: dict[Counter, int] = {}
         for take in takes:
-            for counter, need in take.wants:
+            for counter, _ in take.wants:
                 counter.free = 0  # what is left of it is asked for anew
-                counter.entered += 1
-                counter.need = need
                 numbers.setdefault(counter, len(numbers) + 1)
         for counter in self._counters.values():
-            if counter.free and (not counter.entered or now >= counter.end):
+            if moment - counter.asked_at > IDLE_SECONDS or now >= counter.end:
                 counter.drop_store()
             if counter.is_dirty or counter.used:
                 numbers.setdefault(counter, len(numbers) + 1)
@@ -356,7 +397,7 @@ class SharedLimits:
         elif outcome > 0:
             if not take.done.done():
                 take.done.set_result(counters[outcome - 1])
-        elif not take.done.done():
+        elif not take.done.done():  # a counter is being built
             builds = [
                 self._builds[counter.key]
                 for counter, _ in take.wants
@@ -378,8 +419,7 @@ class SharedLimits:
             self._asked.set()
 
     def _build(self, client: redis.asyncio.Redis, counter: Counter) -> None:
-        """From the ledger, once at a time for each. What this turn told of it is told again."""
-        counter.is_dirty = counter.is_dirty or bool(counter.reserved)
+        """From the ledger, once at a time for each. What is held is told again after it."""
         key = counter.key
         if key not in self._builds:
             task = asyncio.ensure_future(self._build_one(client, counter))
@@ -388,6 +428,7 @@ class SharedLimits:
 
     def _build_ended(self, key: str, done: asyncio.Task[None]) -> None:
         del self._builds[key]
+        self._touched.set()
         if not done.cancelled() and done.exception() is not None:
             logger.error("what was used of a limit cannot be told: %r", done.exception())
 
@@ -398,6 +439,7 @@ class SharedLimits:
             spent = await loop.run_in_executor(
                 self._builder, self._ledger.load_spent, rule, start, end
             )
+            counter.is_dirty = True
             expires = int(end) + KEPT_SECONDS
             await client.eval(BUILD, 1, key_of(rule, start), spent, expires)  # type: ignore[misc]
 
@@ -427,4 +469,3 @@ def spent_key(rule: Rule, *, at: float) -> str:
     """Where Redis keeps what is used of a limit in the period of a moment, for readers."""
     start, _ = period_of(rule.period, at=at, time_zone=rule.time_zone)
     return key_of(rule, start)
-

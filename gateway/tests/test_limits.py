@@ -4,7 +4,7 @@ import pytest
 
 from engines.protocol.errors import ApiError
 from gateway.directory import Key
-from gateway.limits import Limits, LimitSettings, Ticket
+from gateway.limits import Limits, LimitSettings, Ticket, Wish
 
 KEY = Key(
     id="key-1",
@@ -18,11 +18,11 @@ KEY = Key(
 
 
 async def enter(limits: Limits, key: Key = KEY) -> Ticket:
-    return await limits.enter(key, "tiny", input_tokens=10, max_output_tokens=None)
+    return await limits.enter(key, Wish("tiny", input_tokens=10))
 
 
 def leave(limits: Limits, ticket: Ticket) -> None:
-    limits.leave(ticket, input_tokens=0, cached_input_tokens=0, output_tokens=0)
+    limits.leave(ticket, is_counted=True, input_tokens=0, cached_input_tokens=0, output_tokens=0)
 
 
 async def test_requests_at_once_are_bounded_and_given_back():

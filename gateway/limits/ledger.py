@@ -1,0 +1,137 @@
+"""Limits as they are in the database, and what the ledger knows was used of them."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+from django.db import close_old_connections, connection
+from django.db.models import Count, QuerySet, Sum
+
+from accounts.choices import LimitKind
+from accounts.models import Limit, Organization
+from chips.choices import PriceItem
+from chips.price_book import PriceBook
+from deployments import planning
+from deployments.models import RouteTarget
+from gateway.limits.rules import MONEY_UNIT, Prices, Rule, Rules, Tariff
+from usage.models import UsageEvent
+
+UNITS_A_TOKEN = 1 / MONEY_UNIT / 1_000_000  # of a price, which is for a million tokens
+
+
+class DatabaseLedger:
+    """A Ledger on this platform's tables."""
+
+    def load_rules(self) -> dict[str, Rules]:
+        _renew_connection()
+        rows: dict[Organization, list[Limit]] = {}
+        for row in Limit.objects.select_related("organization"):
+            rows.setdefault(row.organization, []).append(row)
+        return {str(each.pk): _rules(each, limits) for each, limits in rows.items()}
+
+    def load_spent(self, rule: Rule, start: float, end: float) -> int:
+        """By what requests ended in the period, at the prices of that moment. Those that are on
+        their way to the ledger, of the last seconds, are not in it."""
+        _renew_connection()
+        rows = UsageEvent.objects.filter(
+            organization_id=rule.organization_id,
+            at__gte=datetime.fromtimestamp(start, UTC),
+            at__lt=datetime.fromtimestamp(end, UTC),
+        ).order_by()
+        if rule.key_id is not None:
+            rows = rows.filter(key_id=rule.key_id)
+        if rule.model_name:
+            rows = rows.filter(model_name=rule.model_name)
+        if rule.measure == "requests":
+            return rows.count()
+        if rule.measure == "tokens":
+            sums = rows.aggregate(into=Sum("input_tokens"), out=Sum("output_tokens"))
+            return int(sums["into"] or 0) + int(sums["out"] or 0)
+        return _money(rows, rule, start, end)
+
+
+def _money(rows: QuerySet[UsageEvent], rule: Rule, start: float, end: float) -> int:
+    book = PriceBook(Organization.objects.get(pk=rule.organization_id))
+    names = set(rows.values_list("model_name", flat=True).distinct())
+    changes = [at.timestamp() for at in book.changes()]
+    edges = [start, *sorted(at for at in changes if start < at < end), end]
+    total = 0.0
+    for since, until in zip(edges, edges[1:], strict=False):
+        tariffs = {name: _tariff(book, name) for name in names}
+        within = rows.filter(
+            at__gte=datetime.fromtimestamp(since, UTC), at__lt=datetime.fromtimestamp(until, UTC)
+        )
+        for each in within.values("model_name").annotate(
+            into=Sum("input_tokens"),
+            cached=Sum("cached_input_tokens"),
+            out=Sum("output_tokens"),
+            requests=Count("pk"),
+        ):
+            prices = tariffs[each["model_name"]].at(since)
+            total += (
+                (each["into"] - each["cached"]) * prices.input
+                + each["cached"] * prices.cached_input
+                + each["out"] * prices.output
+            )
+    return round(total)
+
+
+def _rules(organization: Organization, limits: Iterable[Limit]) -> Rules:
+    rules = tuple(_rule(organization, row) for row in limits)
+    rules = tuple(sorted(rules, key=lambda rule: rule.id))
+    targets = RouteTarget.objects.filter(route__organization=organization)
+    contexts: dict[str, int] = {}
+    for target in targets.select_related("route", "deployment__revision"):
+        tokens = planning.context_tokens(target.deployment)
+        contexts[target.route.name] = max(tokens, contexts.get(target.route.name, 0))
+    tariffs: dict[str, Tariff] = {}
+    if any(rule.measure == "money" for rule in rules):
+        book = PriceBook(organization)
+        tariffs = {name: _tariff(book, name) for name in contexts}
+    return Rules(rules=rules, tariffs=tariffs, context_tokens=contexts)
+
+
+def _rule(organization: Organization, row: Limit) -> Rule:
+    kind = LimitKind(row.kind)
+    unit = MONEY_UNIT if kind.measure == "money" else 1
+    return Rule(
+        id=str(row.pk),
+        measure=kind.measure,
+        period=kind.period,
+        amount=round(float(row.amount) / unit),
+        organization_id=str(organization.pk),
+        key_id=str(row.key_id) if row.key_id else None,
+        model_name=row.model_name,
+        warn_percent=row.warn_percent,
+        time_zone=organization.time_zone,
+        currency=organization.currency,
+    )
+
+
+def _tariff(book: PriceBook, model_name: str) -> Tariff:
+    starts = [datetime.fromtimestamp(0, UTC), *book.changes()]
+    return Tariff(
+        starts=tuple(at.timestamp() for at in starts),
+        prices=tuple(_prices(book, model_name, at) for at in starts),
+    )
+
+
+def _prices(book: PriceBook, model_name: str, at: datetime) -> Prices:
+    """Cached tokens cost what others do where they have no price of their own."""
+
+    def price(item: str) -> float | None:
+        found = book.at(item=item, at=at, model_name=model_name)
+        return float(found.unit_price) * UNITS_A_TOKEN if found else None
+
+    into = price(PriceItem.INPUT_TOKENS) or 0.0
+    cached = price(PriceItem.CACHED_INPUT_TOKENS)
+    return Prices(
+        input=into,
+        cached_input=into if cached is None else cached,
+        output=price(PriceItem.OUTPUT_TOKENS) or 0.0,
+    )
+
+
+def _renew_connection() -> None:
+    """These threads live long and serve no request, after which Django would look to that."""
+    if not connection.in_atomic_block:
+        close_old_connections()

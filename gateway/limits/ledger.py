@@ -1,5 +1,6 @@
 """Limits as they are in the database, and what the ledger knows was used of them."""
 
+import itertools
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
@@ -55,7 +56,7 @@ def _money(rows: QuerySet[UsageEvent], rule: Rule, start: float, end: float) -> 
     changes = [at.timestamp() for at in book.changes()]
     edges = [start, *sorted(at for at in changes if start < at < end), end]
     total = 0.0
-    for since, until in zip(edges, edges[1:], strict=False):
+    for since, until in itertools.pairwise(edges):
         tariffs = {name: _tariff(book, name) for name in names}
         within = rows.filter(
             at__gte=datetime.fromtimestamp(since, UTC), at__lt=datetime.fromtimestamp(until, UTC)

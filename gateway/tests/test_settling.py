@@ -6,7 +6,7 @@ import time
 import openai
 import pytest
 
-from gateway.limits import Ticket
+from gateway.limits import Ticket, Wish
 from gateway.tests.make import make_replica, make_target
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.processes]
@@ -19,14 +19,16 @@ class Noting:
     """A limiter that lets everybody in and remembers with what they left."""
 
     def __init__(self) -> None:
-        self.entered: list[tuple[str, int, int | None]] = []
+        self.entered: list[Wish] = []
         self.left: list[tuple[int, int]] = []
+        self.counted: list[bool] = []
 
-    async def enter(self, key, model_name, *, input_tokens, max_output_tokens):
-        self.entered.append((model_name, input_tokens, max_output_tokens))
+    async def enter(self, key, wish):
+        self.entered.append(wish)
         return Ticket(key, [(b"x-ratelimit-remaining-requests", b"7")])
 
-    def leave(self, ticket, *, input_tokens, cached_input_tokens, output_tokens):
+    def leave(self, ticket, *, is_counted, input_tokens, cached_input_tokens, output_tokens):
+        self.counted.append(is_counted)
         self.left.append((input_tokens, output_tokens))
 
     async def run(self):
@@ -48,9 +50,9 @@ def test_whoever_enters_leaves_once_however_it_ends(start_engine, start_gateway,
     ask = client.chat.completions.with_raw_response.create
     answer = ask(model="tiny", messages=HELLO, max_tokens=3, n=2)
     assert answer.headers["x-ratelimit-remaining-requests"] == "7"
-    assert limiter.entered[0][0] == "tiny"
-    assert limiter.entered[0][1] > 0
-    assert limiter.entered[0][2] == 6
+    wish = limiter.entered[0]
+    assert (wish.model_name, wish.max_output_tokens, wish.answers) == ("tiny", 6, 2)
+    assert 0 < wish.input_tokens < wish.body_bytes
     usage = answer.parse().usage
     assert limiter.wait_left(1) == [(usage.prompt_tokens, usage.completion_tokens)]
     with pytest.raises(openai.BadRequestError):  # by the engine
@@ -71,3 +73,4 @@ def test_whoever_enters_leaves_once_however_it_ends(start_engine, start_gateway,
         ask(model="tiny", messages=HELLO)
     assert len(limiter.wait_left(5)) == len(limiter.entered) == 5
     assert limiter.left[4] == (0, 0)
+    assert limiter.counted == [True, True, True, True, False]

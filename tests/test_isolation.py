@@ -55,6 +55,7 @@ def ids_of(world: World) -> dict[str, Any]:
         "replica_id": world.deployment.replicas.first().pk,
         "rollout_id": world.rollout.pk,
         "key_id": world.key.pk,
+        "limit_id": world.limit.pk,
         "member_id": world.person.memberships.get().pk,
         "user_id": world.person.pk,
         "node_id": world.node.pk,

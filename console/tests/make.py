@@ -5,9 +5,10 @@ from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 
+from accounts import limits
 from accounts import services as account_services
-from accounts.choices import Role, Scope
-from accounts.models import ApiKey, Organization, User
+from accounts.choices import LimitKind, Role, Scope
+from accounts.models import ApiKey, Limit, Organization, User
 from accounts.tests.make import make_member, make_organization
 from chips.choices import Purpose
 from chips.models import Node
@@ -36,6 +37,7 @@ class World:
     load_test: LoadTest
     rollout: Rollout
     key: ApiKey
+    limit: Limit
     node: Node
 
 
@@ -68,6 +70,11 @@ def make_world(folder: Path, *, slug: str = "retail", person: str = "ada", now: 
     key = account_services.issue_api_key(
         organization=organization, name="nightly", scopes=[Scope.INFERENCE], now=now
     ).row
+    limit = limits.create_limit(
+        organization=organization,
+        wanted=limits.Wanted(kind=LimitKind.REQUESTS_PER_DAY, amount=Decimal(1000)),
+        now=now,
+    )
     load_test = make_load_test(deployment, now=now)
     make_usage(organization, deployment, key, now=now)
     return World(
@@ -84,6 +91,7 @@ def make_world(folder: Path, *, slug: str = "retail", person: str = "ada", now: 
         load_test=load_test,
         rollout=deployment.rollouts.get(),
         key=key,
+        limit=limit,
         node=node,
     )
 

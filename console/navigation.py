@@ -49,6 +49,7 @@ _GROUPS: list[tuple[str | Promise, list[tuple[str | Promise, str, str, str]]]] =
             (_("Usage"), "usage", "console:usage", Capability.VIEW_USAGE),
             (_("Statement"), "statement", "console:statement", Capability.VIEW_USAGE),
             (_("API keys"), "key", "console:keys", Capability.VIEW),
+            (_("Limits"), "budget", "console:limits", Capability.VIEW),
             (_("Members"), "members", "console:members", Capability.VIEW),
             (_("Audit"), "audit", "console:audit", Capability.VIEW_AUDIT),
         ],

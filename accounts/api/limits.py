@@ -1,15 +1,16 @@
 """REST over limits and the alerts about them."""
 
+from datetime import datetime
 from typing import Any, ClassVar
 from uuid import UUID
 
 from django.utils import timezone
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import extend_schema, extend_schema_field
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from accounts import limits
+from accounts import limit_usage, limits
 from accounts.api.resources import reading
 from accounts.api.views import OrganizationView
 from accounts.choices import Capability, LimitKind
@@ -22,6 +23,10 @@ class LimitBody(serializers.ModelSerializer):
         read_only=True, allow_null=True, help_text="null: all keys together."
     )
     key_name = serializers.SerializerMethodField()
+    used = serializers.SerializerMethodField(
+        help_text="In the present period, with what open requests may use; null: not counted yet."
+    )
+    resets_at = serializers.SerializerMethodField(help_text="null for requests at once.")
 
     class Meta:
         model = Limit
@@ -33,12 +38,31 @@ class LimitBody(serializers.ModelSerializer):
             "key_name",
             "model_name",
             "warn_percent",
+            "used",
+            "resets_at",
             "created_at",
             "updated_at",
         ]
 
     def get_key_name(self, row: Limit) -> str:
         return row.key.name if row.key else ""
+
+    @extend_schema_field(serializers.DecimalField(18, 8, allow_null=True))
+    def get_used(self, row: Limit) -> str | None:
+        amount = _used(row).amount
+        return None if amount is None else f"{amount:f}"
+
+    def get_resets_at(self, row: Limit) -> datetime | None:
+        return _used(row).resets_at
+
+
+def _used(row: Limit) -> limit_usage.Used:
+    """Asked once for a row."""
+    known: limit_usage.Used | None = getattr(row, "known_use", None)
+    if known is None:
+        known = limit_usage.read([row], now=timezone.now())[row.pk]
+        row.known_use = known  # type: ignore[attr-defined]
+    return known
 
 
 class LimitRequest(serializers.Serializer):

@@ -40,6 +40,7 @@ POSTS = {  # answer to POST alone
     "playground_answer",
     "key_end_previous",
     "key_revoke",
+    "limit_remove",
     "load_test_cancel",
     "dataset_columns",
     "dataset_version_count",
@@ -75,6 +76,7 @@ def arguments(world: World) -> dict[str, object]:
         "load_test_id": world.load_test.pk,
         "rollout_id": world.rollout.pk,
         "key_id": world.key.pk,
+        "limit_id": world.limit.pk,
         "user_id": world.person.pk,
         "node_id": world.node.pk,
     }

@@ -253,6 +253,7 @@ SPECTACULAR_SETTINGS = {
         "DatasetVersionStatusEnum": "training.choices.VersionStatus",
         "EvaluationStatusEnum": "training.choices.EvaluationStatus",
         "ImportStatusEnum": "models_registry.choices.ImportStatus",
+        "LimitKindEnum": "accounts.choices.LimitKind",
         "MergeStatusEnum": "models_registry.choices.MergeStatus",
         "NodeStatusEnum": "chips.choices.NodeStatus",
         "PriceItemEnum": "chips.choices.PriceItem",

@@ -3,8 +3,10 @@
 import math
 from typing import Any
 
-from gateway.limits.rules import DAY, Demand, Rule
+from accounts.limit_periods import counter_key
+from gateway.limits.rules import Demand, Rule
 
+DAY = 86_400
 MOST_STORED = 256  # requests that may be let in without asking Redis
 SCARCE_REQUESTS = 64  # with room for fewer nothing is stored any more: each request asks
 SCARCE_SHARE = 0.05  # of the amount, likewise
@@ -117,4 +119,4 @@ class Counter:
 
 
 def key_of(rule: Rule, start: float) -> str:
-    return f"limits:{rule.id}:{int(start)}"
+    return counter_key(rule.id, start)

@@ -8,12 +8,13 @@ from django.db import close_old_connections, connection
 from django.db.models import Count, QuerySet, Sum
 
 from accounts.choices import LimitKind
+from accounts.limit_periods import MONEY_UNIT
 from accounts.models import Limit, Organization
 from chips.choices import PriceItem
 from chips.price_book import PriceBook
 from deployments import planning
 from deployments.models import RouteTarget
-from gateway.limits.rules import MONEY_UNIT, Prices, Rule, Rules, Tariff
+from gateway.limits.rules import Prices, Rule, Rules, Tariff
 from usage.models import UsageEvent
 
 UNITS_A_TOKEN = 1 / MONEY_UNIT / 1_000_000  # of a price, which is for a million tokens

@@ -3,10 +3,10 @@
 import math
 from collections.abc import Iterable
 
+from accounts.limit_periods import MONEY_UNIT
 from engines.protocol.errors import ApiError
 from gateway import errors
 from gateway.limits.counters import Counter
-from gateway.limits.rules import MONEY_UNIT
 
 Headers = list[tuple[bytes, bytes]]
 NOUNS = {"requests": "requests", "tokens": "tokens"}

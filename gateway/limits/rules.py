@@ -5,16 +5,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from functools import lru_cache
-from zoneinfo import ZoneInfo
 
-MINUTE = 60
-DAY = 86_400
-FOREVER = 1 << 40  # the end of what has no period, in seconds since 1970
-# Money is counted in whole units of this size, rounded up for each request: 90 million fit exactly
-# into the numbers that Redis' scripts reckon with (2**53).
-MONEY_UNIT = 1e-8
 TEMPLATE_TOKENS = 256  # at most, that a model's template adds to what the client sent
 UNKNOWN_CONTEXT_TOKENS = 32_768
 
@@ -22,7 +13,7 @@ UNKNOWN_CONTEXT_TOKENS = 32_768
 @dataclass(frozen=True, slots=True)
 class Rule:
     """A limit. `measure`: requests, tokens, money or concurrency; `period`: minute, day, month, or
-    empty; `amount` in whole units (MONEY_UNIT for money)."""
+    empty; `amount` in whole units (limit_periods.MONEY_UNIT for money)."""
 
     id: str
     measure: str
@@ -134,30 +125,3 @@ class Rules:
     def _prices(self, model_name: str, now: float) -> Prices:
         tariff = self.tariffs.get(model_name)
         return tariff.at(now) if tariff is not None else Prices()
-
-
-def period_of(period: str, *, at: float, time_zone: str) -> tuple[float, float]:
-    """The period that a moment belongs to: its start and its end, seconds since 1970. Minutes are
-    those of the clock; days and months begin at midnight of the time zone."""
-    if period == "minute":
-        start = at // MINUTE * MINUTE
-        return start, start + MINUTE
-    if not period:
-        return 0.0, float(FOREVER)
-    return _calendar(period, int(at // 900), time_zone)
-
-
-@lru_cache(maxsize=4096)
-def _calendar(period: str, quarter: int, time_zone: str) -> tuple[float, float]:
-    """By quarters of an hour: midnights of all time zones fall on one."""
-    zone = ZoneInfo(time_zone)
-    today = datetime.fromtimestamp(quarter * 900, zone).date()
-    if period == "day":
-        first, last = today, today + timedelta(days=1)
-    else:
-        first = today.replace(day=1)
-        last = (first + timedelta(days=32)).replace(day=1)
-    start, end = (
-        datetime(each.year, each.month, each.day, tzinfo=zone).timestamp() for each in (first, last)
-    )
-    return start, end

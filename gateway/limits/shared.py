@@ -18,11 +18,12 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
+from accounts.limit_periods import period_of
 from gateway.directory import Key
 from gateway.limits import refusals
 from gateway.limits.counters import key_of
 from gateway.limits.limiter import Limiter, Ticket, Wish
-from gateway.limits.rules import Demand, Rule, Rules, period_of
+from gateway.limits.rules import Demand, Rule, Rules
 from gateway.limits.turns import TURN_SECONDS, Away, Turns, Wants
 
 logger = logging.getLogger(__name__)

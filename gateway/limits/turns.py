@@ -18,8 +18,9 @@ import redis.asyncio
 from redis.commands.core import AsyncScript
 from redis.exceptions import RedisError
 
+from accounts.limit_periods import period_of
 from gateway.limits.counters import KEPT_SECONDS, Counter
-from gateway.limits.rules import Rule, period_of
+from gateway.limits.rules import Rule
 
 logger = logging.getLogger(__name__)
 

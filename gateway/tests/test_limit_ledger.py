@@ -8,12 +8,12 @@ import pytest
 
 from accounts import limits
 from accounts.choices import LimitKind
+from accounts.limit_periods import MONEY_UNIT
 from accounts.models import ApiKey
 from accounts.tests.make import NOW, make_key, make_organization
 from chips.choices import PriceItem
 from chips.services import prices
 from gateway.limits.ledger import DatabaseLedger
-from gateway.limits.rules import MONEY_UNIT
 from usage.models import UsageEvent
 
 pytestmark = pytest.mark.django_db

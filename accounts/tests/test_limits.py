@@ -1,5 +1,7 @@
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from django.core import mail
@@ -15,9 +17,9 @@ pytestmark = pytest.mark.django_db
 DAILY = limits.Wanted(kind=LimitKind.REQUESTS_PER_DAY, amount=Decimal(100))
 
 
-def make_limit(**changes) -> Limit:
+def make_limit(**changes: Any) -> Limit:
     organization = make_organization()
-    wanted = limits.Wanted(**({"kind": DAILY.kind, "amount": DAILY.amount} | changes))
+    wanted = replace(DAILY, **changes)
     return limits.create_limit(organization=organization, wanted=wanted, now=NOW)
 
 

@@ -146,7 +146,7 @@ def _shown(row: Limit, used: limit_usage.Used) -> Shown:
     kind = LimitKind(row.kind)
     percent = None
     if used.amount is not None:
-        percent = 100 if row.amount <= 0 else int(min(100, used.amount * 100 / row.amount))
+        percent = 100 if row.amount <= 0 else min(100, int(used.amount * 100 / row.amount))
     return Shown(
         kind=kind.label,
         used=_amount(row, used.amount) if used.amount is not None else "",

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import httpx
@@ -102,7 +103,8 @@ class Gateways:
         client = Redis.from_url(settings.REDIS_URL)
         deadline = time.monotonic() + 20
         while True:
-            found = int(client.hget(spent_key(self.rule, at=time.time()), "spent") or 0)
+            told: Any = client.hget(spent_key(self.rule, at=time.time()), "spent")
+            found = int(told or 0)
             if found == count:
                 client.close()
                 return
@@ -114,7 +116,7 @@ class Gateways:
         client = Redis.from_url(settings.REDIS_URL)
         deadline = time.monotonic() + 20
         while True:
-            fields = client.hgetall(spent_key(self.rule, at=time.time()))
+            fields: Any = client.hgetall(spent_key(self.rule, at=time.time()))
             held = sum(int(value) for name, value in fields.items() if name.startswith(b"h:"))
             if held == count:
                 client.close()
@@ -167,7 +169,7 @@ def test_exactly_so_many_succeed_and_a_dead_gateway_takes_nothing_with_it(start_
     before = 0
     with httpx.Client(timeout=60) as client:
         for index in itertools.islice(itertools.cycle(range(PROCESSES)), amount // 4):
-            before += gateways.ask(client, index).status_code == 200
+            before += int(gateways.ask(client, index).status_code == 200)
     assert before == amount // 4
     gateways.wait_spent(before)
     with concurrent.futures.ThreadPoolExecutor(8) as threads:

@@ -1,3 +1,5 @@
+from typing import Any
+
 from gateway.limits.rules import (
     TEMPLATE_TOKENS,
     Prices,
@@ -8,7 +10,7 @@ from gateway.limits.rules import (
 
 
 def make_rule(**fields) -> Rule:
-    values = {"id": "r", "measure": "requests", "period": "day", "amount": 10}
+    values: dict[str, Any] = {"id": "r", "measure": "requests", "period": "day", "amount": 10}
     return Rule(**(values | fields))
 
 

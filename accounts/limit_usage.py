@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, cast
+from typing import cast
 from uuid import UUID
 
 import redis
@@ -43,20 +43,24 @@ def read(rows: Sequence[Limit], *, now: datetime) -> dict[UUID, Used]:
     for row, (start, _) in zip(rows, periods, strict=True):
         pipeline.hgetall(counter_key(row.pk, start))
     try:
-        counters = cast("list[dict[bytes, bytes]]", pipeline.execute() if rows else [])
+        counters = cast("list[dict[bytes, bytes] | None]", pipeline.execute() if rows else [])
     except redis.RedisError as error:
         logger.warning("nobody knows what is used of limits, Redis is away: %s", error)
-        counters = [{} for _ in rows]
+        counters = [None for _ in rows]
     return {
         row.pk: Used(
-            amount=_amount(row, fields) if fields else None,
+            amount=_amount(row, fields),
             resets_at=datetime.fromtimestamp(end, UTC) if LimitKind(row.kind).period else None,
         )
         for row, (_, end), fields in zip(rows, periods, counters, strict=True)
     }
 
 
-def _amount(row: Limit, fields: dict[bytes, Any]) -> Decimal:
+def _amount(row: Limit, fields: dict[bytes, bytes] | None) -> Decimal | None:
+    """A day or month that nobody counts is one without requests since the limit was set: what was
+    used before is looked up with the next one."""
+    if fields is None or (not fields and LimitKind(row.kind).period in ("day", "month")):
+        return None
     units = sum(
         int(value)
         for name, value in fields.items()

@@ -46,10 +46,10 @@ class LimitForm(AmountForm):
     ) -> None:
         super().__init__(*args, **kwargs)
         named = [(str(key.pk), f"{key.name} ({key.prefix}…)") for key in keys]
-        self.fields["key"].choices = [("", _("all keys together")), *named]  # type: ignore[attr-defined]
+        self.fields["key"].choices = [("", _("all keys")), *named]  # type: ignore[attr-defined]
         names = [(name, name) for name in models]
         self.fields["model_name"].choices = [  # type: ignore[attr-defined]
-            ("", _("all models together")),
+            ("", _("all models")),
             *names,
         ]
 

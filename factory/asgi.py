@@ -22,6 +22,8 @@ async def application(scope: Message, receive: Receive, send: Send) -> None:
     """ASGI's entry. The lifespan is the gateway's: Django has none."""
     if scope["type"] == "lifespan":
         await gateway.lifespan(receive, send)
+    elif scope["type"] == "http" and scope["path"] == "/metrics":
+        await gateway.metrics(scope, receive, send)
     elif scope["type"] == "http" and _is_gateways(scope["method"], scope["path"]):
         await gateway(scope, receive, send)
     else:

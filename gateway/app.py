@@ -17,6 +17,7 @@ from gateway.holding import Holding, HoldSettings
 from gateway.keeping import keep_up
 from gateway.limits import Limiter, Limits, Wish
 from gateway.metering import Meter
+from gateway.observing import Observer
 from gateway.protocol import CONTENT, read_call
 from gateway.proxy import Inbound, Services, Transfer
 from gateway.routing import Router
@@ -46,6 +47,7 @@ class Gateway:
         meter: Meter,
         signals: Signals,
         limits: Limiter | None = None,
+        observer: Observer | None = None,
         pool: Pool | None = None,
         hold: HoldSettings | None = None,
         watch: WatchSettings | None = None,
@@ -54,6 +56,7 @@ class Gateway:
     ) -> None:
         self._directory = directory
         self._limits: Limiter = limits or Limits()
+        self._observer = observer or Observer()
         router = Router()
         self._holding = Holding(directory, router, wake=wake, settings=hold)
         signals.held = self._holding.counts
@@ -66,6 +69,7 @@ class Gateway:
             meter=meter,
             signals=signals,
             holding=self._holding,
+            observer=self._observer,
         )
         self._max_body_bytes = max_body_bytes
         self._tasks: list[asyncio.Task[None]] = []
@@ -85,6 +89,7 @@ class Gateway:
         usage_id = request_id = new_id_text()
         if given and WELL_FORMED.fullmatch(word := given.decode("latin-1")):
             request_id = word
+        began, key = time.monotonic(), None
         try:
             key = await auth.authenticate(
                 authorization,
@@ -99,10 +104,26 @@ class Gateway:
             else:
                 body = self._look_up(scope["method"], scope["path"], key)
                 await send_json(send, 200, body, request_id=request_id)
+                self._told(scope, key, began, request_id, status=200)
         except ApiError as error:
+            self._told(scope, key, began, request_id, status=error.status, code=error.code or "")
             await send_error(send, error, request_id=request_id)
         except HungUp:
-            logger.debug("request %s: the client left", request_id)
+            self._told(scope, key, began, request_id, status=499, code="client_left")
+
+    async def metrics(self, scope: Message, _receive: Receive, send: Send) -> None:
+        """Numbers of all gateway processes for Prometheus, against the configured token."""
+        given = dict(scope["headers"]).get(b"authorization")
+        if not self._observer.may_read(given):
+            error = errors.unauthenticated(
+                "Numbers are told against the token METRICS_TOKEN alone."
+            )
+            await send_error(send, error, request_id=new_id_text())
+            return
+        body = await self._observer.render()
+        headers = [(b"content-type", b"text/plain; version=0.0.4; charset=utf-8")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
 
     async def lifespan(self, receive: Receive, send: Send) -> None:
         """ASGI's lifespan protocol."""
@@ -146,6 +167,7 @@ class Gateway:
             self._services.signals.run,
             self._watch.run,
             self._limits.run,
+            self._observer.run,
         )
         self._tasks = [asyncio.ensure_future(keep_up(loop)) for loop in loops]
 
@@ -196,6 +218,30 @@ class Gateway:
                 cached_input_tokens=transfer.usage.cached_input_tokens,
                 output_tokens=transfer.usage.output_tokens,
             )
+        if not transfer.is_recorded:
+            raise HungUp
+
+    def _told(
+        self,
+        scope: Message,
+        key: Key | None,
+        began: float,
+        request_id: str,
+        *,
+        status: int,
+        code: str = "",
+    ) -> None:
+        """A request that no engine answered, for those who run the place."""
+        self._observer.refused(
+            request_id=request_id,
+            method=scope["method"],
+            path=scope["path"],
+            status=status,
+            code=code,
+            seconds=time.monotonic() - began,
+            organization=key.organization_slug if key is not None else "",
+            key_id=key.id if key is not None else None,
+        )
 
     def _look_up(self, method: str, path: str, key: Key) -> dict[str, object]:
         found = MODEL.match(path)

@@ -15,6 +15,7 @@ from gateway.limits.ledger import DatabaseLedger
 from gateway.limits.rules import Rule
 from gateway.limits.shared import SharedLimits
 from gateway.metering import Meter
+from gateway.observing import Observer, open_lines
 from gateway.signals import Signals
 from gateway.source import DatabaseSource
 
@@ -49,6 +50,11 @@ def build() -> Gateway:
         ),
         wake=_wake,
         limits=limits,
+        observer=Observer(
+            settings.REDIS_URL,
+            lines=open_lines(settings.GATEWAY_REQUEST_LINES),
+            token=settings.METRICS_TOKEN,
+        ),
     )
 
 

@@ -14,9 +14,11 @@ from gateway.directory import Key, Route
 from gateway.driving import Driven, drive
 from gateway.holding import Held, Holding, may_wait
 from gateway.metering import Meter
+from gateway.observing import Observer
 from gateway.protocol import Call
 from gateway.routing import COOL_DOWN_SECONDS, Choice, Router
 from gateway.signals import Flight, Signals
+from usage.stream import Event
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +40,7 @@ class Services:
     meter: Meter
     signals: Signals
     holding: Holding
+    observer: Observer
 
 
 @dataclass(slots=True)
@@ -281,28 +284,33 @@ class Transfer:
         self.is_recorded = True
         now = time.monotonic()
         first = self._first_byte
-        meter.record(
-            {
-                "request_id": inbound.usage_id,
-                "at": time.time(),
-                "organization_id": inbound.key.organization_id,
-                "key_id": inbound.key.id,
-                "key_name": inbound.key.name,
-                "model_name": inbound.call.model,
-                "deployment_id": choice.target.deployment_id,
-                "deployment_name": choice.target.deployment_name,
-                "replica_id": choice.replica.id,
-                "revision_id": choice.target.revision_id,
-                "endpoint": inbound.call.endpoint,
-                "input_tokens": input_tokens,
-                "cached_input_tokens": cached,
-                "output_tokens": output_tokens,
-                "status_code": status,
-                "is_interrupted": is_interrupted,
-                "is_streamed": inbound.call.stream,
-                "first_token_milliseconds": (first - inbound.began) * 1000 if first else None,
-                "duration_milliseconds": (now - inbound.began) * 1000,
-            }
+        event: Event = {
+            "request_id": inbound.usage_id,
+            "at": time.time(),
+            "organization_id": inbound.key.organization_id,
+            "key_id": inbound.key.id,
+            "key_name": inbound.key.name,
+            "model_name": inbound.call.model,
+            "deployment_id": choice.target.deployment_id,
+            "deployment_name": choice.target.deployment_name,
+            "replica_id": choice.replica.id,
+            "revision_id": choice.target.revision_id,
+            "endpoint": inbound.call.endpoint,
+            "input_tokens": input_tokens,
+            "cached_input_tokens": cached,
+            "output_tokens": output_tokens,
+            "status_code": status,
+            "is_interrupted": is_interrupted,
+            "is_streamed": inbound.call.stream,
+            "first_token_milliseconds": (first - inbound.began) * 1000 if first else None,
+            "duration_milliseconds": (now - inbound.began) * 1000,
+        }
+        meter.record(event)
+        self._services.observer.answered(
+            event,
+            request_id=inbound.request_id,
+            organization=inbound.key.organization_slug,
+            held_seconds=self._held.waited_seconds if self._held is not None else None,
         )
 
 

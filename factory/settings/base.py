@@ -271,6 +271,10 @@ GATEWAY_CONCURRENCY = int(os.environ.get("GATEWAY_CONCURRENCY", "2000"))
 # Whether requests are let in that no limit can be checked for, because Redis is away; what the two
 # settings above say holds even then.
 GATEWAY_LIMITS_FAIL_OPEN = os.environ.get("GATEWAY_LIMITS_FAIL", "open") != "closed"
+# Where one line of JSON for each request to /v1/ goes: stdout, off, or a file's path.
+GATEWAY_REQUEST_LINES = os.environ.get("GATEWAY_REQUEST_LINES", "stdout")
+# What Prometheus sends as its bearer token to /metrics; empty: nobody reads them.
+METRICS_TOKEN = os.environ.get("METRICS_TOKEN", "")
 # How long a request waits for a deployment that scales by itself, and for one that is being started
 # again; and how many may, for each deployment in each web process.
 GATEWAY_HOLD_SECONDS = float(os.environ.get("GATEWAY_HOLD_SECONDS", "120"))

@@ -22,6 +22,7 @@ from gateway.directory import Directory, Replica, Route, Target
 from gateway.holding import HoldSettings
 from gateway.limits import Limiter, Limits, LimitSettings
 from gateway.metering import Meter
+from gateway.observing import Observer
 from gateway.signals import Signals
 from gateway.source import DatabaseSource
 from gateway.upstream import Pool, Timeouts
@@ -90,6 +91,7 @@ class RunningGateway:
         *,
         limits: LimitSettings | None = None,
         limiter: Limiter | None = None,
+        observer: Observer | None = None,
         timeouts: Timeouts | None = None,
         hold: HoldSettings | None = None,
         watch: WatchSettings | None = None,
@@ -103,6 +105,7 @@ class RunningGateway:
             meter=self.meter,
             signals=Signals(settings.REDIS_URL),
             limits=limiter or Limits(limits),
+            observer=observer,
             pool=Pool(timeouts),
             hold=hold,
             watch=watch,
@@ -154,6 +157,8 @@ class RunningGateway:
     async def _application(self, scope, receive, send):
         if scope["type"] == "lifespan":
             await self.gateway.lifespan(receive, send)
+        elif scope["path"] == "/metrics":
+            await self.gateway.metrics(scope, receive, send)
         else:
             await self.gateway(scope, receive, send)
 

@@ -44,6 +44,12 @@ def text_download(text: str, name: str) -> HttpResponse:
     return response
 
 
+def pdf_download(data: bytes, name: str) -> HttpResponse:
+    response = HttpResponse(data, content_type="application/pdf")
+    response["Content-Disposition"] = f'attachment; filename="{name}"'
+    return response
+
+
 def attachment(parts: Iterable[bytes], name: str) -> HttpResponse:
     """Bytes that mean nothing to a browser."""
     response = HttpResponse(b"".join(parts), content_type="application/octet-stream")

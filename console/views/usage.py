@@ -17,9 +17,9 @@ from accounts.choices import Capability
 from accounts.models import Organization
 from common.errors import InvalidInput
 from console import charts
-from console.downloads import csv_download
+from console.downloads import csv_download, pdf_download
 from console.pages import ConsoleRequest, console_page, show
-from usage import periods, statements
+from usage import issuing, paper, periods, statements
 from usage.choices import Item
 from usage.models import UsageRecord
 
@@ -96,14 +96,12 @@ def month_so_far(request: ConsoleRequest) -> MonthSoFar:
 def statement(request: ConsoleRequest) -> HttpResponse:
     """What is owed for a month: the same figures as the API gives."""
     month = month_of(request)
-    found = statements.statement(
-        organization=request.organization,
-        start=month.begins_at,
-        end=month.ends_at,
-        now=request.now,
-    )
+    found = issuing.of_month(organization=request.organization, month=month.slug, now=request.now)
     if request.GET.get("format") == "csv":
         return _statement_csv(found, month)
+    if request.GET.get("format") == "pdf":
+        name = f"statement-{found.number or month.slug}.pdf"
+        return pdf_download(paper.render(found), name)
     return show(
         request,
         "console/usage/statement.html",

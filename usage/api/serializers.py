@@ -38,7 +38,11 @@ class StatementLineBody(serializers.Serializer):
     pool_name = serializers.CharField(source="what.pool_name")
     purpose = serializers.CharField(source="what.purpose")
     subject_name = serializers.CharField(source="what.subject_name")
+    of_month = serializers.CharField(
+        source="what.of_month", help_text="YYYY-MM: an adjustment of that earlier month."
+    )
     quantity = Quantity()
+    free_quantity = Quantity(help_text="What of it a monthly allowance makes free.")
     unit = serializers.CharField()
     unit_price = serializers.DecimalField(max_digits=18, decimal_places=8, allow_null=True)
     price_unit = serializers.CharField(help_text="What `unit_price` is for.")
@@ -56,17 +60,33 @@ class KeyUseBody(serializers.Serializer):
     output_tokens = serializers.IntegerField()
 
 
+class ShareBody(serializers.Serializer):
+    group = serializers.CharField(help_text="A key's id, a model, a cost centre or a day.")
+    name = serializers.CharField()
+    is_internal = serializers.BooleanField(help_text="The platform's own, as for evaluations.")
+    quantities = serializers.DictField(child=Quantity(), help_text="By item.")
+    amounts = serializers.DictField(child=Quantity(), help_text="By currency.")
+
+
 class StatementBody(serializers.Serializer):
     organization = serializers.CharField(source="organization.slug")
     start = serializers.DateTimeField()
     end = serializers.DateTimeField()
     currency = serializers.CharField()
+    number = serializers.CharField(help_text="Empty until it is issued.")
+    issued_at = serializers.DateTimeField(allow_null=True)
     total = Quantity()
+    payable = Quantity(help_text="The total in whole coins.")
     totals = serializers.DictField(child=Quantity(), help_text="By currency.")
     is_final = serializers.BooleanField(help_text="Every hour of it is sealed.")
     lines = StatementLineBody(many=True)
     unpriced_items = serializers.SerializerMethodField()
     keys = KeyUseBody(many=True)
+    shares = serializers.SerializerMethodField(help_text="As `by` asks; else none.")
+
+    @extend_schema_field(ShareBody(many=True))
+    def get_shares(self, statement: statements.Statement) -> list[Any]:
+        return list(ShareBody(self.context.get("shares", []), many=True).data)
 
     @extend_schema_field(serializers.ListField(child=serializers.CharField()))
     def get_unpriced_items(self, statement: statements.Statement) -> list[str]:

@@ -1,7 +1,6 @@
 """REST over the ledger."""
 
 import csv
-from datetime import datetime
 from typing import ClassVar
 
 from django.http import HttpResponse
@@ -15,7 +14,7 @@ from accounts.api.views import OrganizationView
 from accounts.choices import Capability
 from common.api import ErrorBody
 from common.errors import InvalidInput
-from usage import periods, selectors, statements
+from usage import cells, issuing, periods, selectors, statements
 from usage.api import serializers
 
 SPAN = [
@@ -63,31 +62,37 @@ class StatementView(OrganizationView):
 
     @extend_schema(
         operation_id="statement",
-        parameters=[MONTH, *SPAN],
+        parameters=[MONTH, *SPAN, OpenApiParameter("by", str, enum=list(cells.GROUPS))],
         responses={200: serializers.StatementBody, 400: ErrorBody},
     )
     def get(self, request: Request) -> Response:
-        """What the organization owes for a month, this one if nothing is said, or another span."""
-        return Response(serializers.StatementBody(self.statement(request)).data)
+        """What the organization owes for a month, this one if nothing is said, or another span. A
+        month that was issued is told as it was. `by` shares it among keys, models, cost centres or
+        days: the shares add up to the totals."""
+        statement = self.statement(request)
+        by = request.query_params.get("by", "")
+        if by and by not in statement.parts:
+            raise InvalidInput(
+                f"Cannot share by {by!r}.",
+                field="by",
+                remedy=f"Choose from {', '.join(statement.parts)}.",
+            )
+        context = {"shares": statement.shares(by) if by else []}
+        return Response(serializers.StatementBody(statement, context=context).data)
 
     def statement(self, request: Request) -> statements.Statement:
-        now = timezone.now()
-        start, end = self._span(request, now)
-        return statements.statement(organization=self.organization, start=start, end=end, now=now)
-
-    def _span(self, request: Request, now: datetime) -> tuple[datetime, datetime]:
-        asked = request.query_params
-        if "from" in asked or "to" in asked:
-            return periods.span(
-                self.organization,
-                start=asked.get("from", ""),
-                end=asked.get("to", ""),
-                now=now,
-                days=31,
-            )
-        return periods.month(
-            self.organization, asked.get("month") or periods.month_of(self.organization, now)
+        now, asked = timezone.now(), request.query_params
+        if "from" not in asked and "to" not in asked:
+            month = asked.get("month") or periods.month_of(self.organization, now)
+            return issuing.of_month(organization=self.organization, month=month, now=now)
+        start, end = periods.span(
+            self.organization,
+            start=asked.get("from", ""),
+            end=asked.get("to", ""),
+            now=now,
+            days=31,
         )
+        return statements.statement(organization=self.organization, start=start, end=end, now=now)
 
 
 class StatementCsv(StatementView):

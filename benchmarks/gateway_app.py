@@ -16,7 +16,10 @@ from gateway import assembly  # noqa: E402
 from gateway.app import Gateway  # noqa: E402
 from gateway.directory import Directory, Key, Replica, Route, Target  # noqa: E402
 from gateway.limits import Limits, LimitSettings  # noqa: E402
+from gateway.limits.rules import Prices, Rule, Rules, Tariff  # noqa: E402
+from gateway.limits.shared import SharedLimits  # noqa: E402
 from gateway.metering import Meter  # noqa: E402
+from gateway.observing import Observer, open_lines  # noqa: E402
 from gateway.signals import Signals  # noqa: E402
 
 SECRET = os.environ["BENCH_SECRET"]
@@ -63,12 +66,36 @@ class OneOfEach:
         return None
 
 
+class Limited:
+    """A ledger with limits that hold and are never reached: a rate and a budget."""
+
+    def load_rules(self) -> dict[str, Rules]:
+        rates = Rule(id=str(new_id()), measure="requests", period="minute", amount=10**8)
+        budget = Rule(id=str(new_id()), measure="money", period="month", amount=10**13)
+        tariff = Tariff(prices=(Prices(80.0, 80.0, 240.0),))
+        return {
+            ORGANIZATION: Rules(
+                rules=(rates, budget),
+                tariffs={"bench": tariff},
+                context_tokens={"bench": 32_768},
+            )
+        }
+
+    def load_spent(self, rule: Rule, start: float, end: float) -> int:
+        return 0
+
+
 KEY_ID = str(new_id())
 gateway = Gateway(
     directory=Directory(OneOfEach(), redis_url=settings.REDIS_URL),
     meter=Meter(settings.REDIS_URL),
     signals=Signals(settings.REDIS_URL),
-    limits=Limits(LimitSettings(requests_per_minute=10_000_000, concurrency=10_000)),
+    limits=SharedLimits(
+        Limited(),
+        redis_url=settings.REDIS_URL,
+        inner=Limits(LimitSettings(requests_per_minute=10_000_000, concurrency=10_000)),
+    ),
+    observer=Observer(settings.REDIS_URL, lines=open_lines(os.devnull)),
 )
 assembly.settle()
 

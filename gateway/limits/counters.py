@@ -7,7 +7,9 @@ from accounts.limit_periods import counter_key
 from gateway.limits.rules import Demand, Rule
 
 DAY = 86_400
-MOST_STORED = 256  # requests that may be let in without asking Redis
+MOST_STORED = 512  # requests that may be let in without asking Redis
+STORED_SECONDS = 0.2  # for how long what is stored should last
+PACE_SECONDS = 0.5  # over which the pace of requests is averaged
 SCARCE_REQUESTS = 64  # with room for fewer nothing is stored any more: each request asks
 SCARCE_SHARE = 0.05  # of the amount, likewise
 KEPT_SECONDS = 2 * DAY  # a counter in Redis, after its period
@@ -24,6 +26,8 @@ class Counter:
         "free",
         "is_dirty",
         "need",
+        "pace",
+        "paced_at",
         "reserved",
         "room",
         "rule",
@@ -44,6 +48,8 @@ class Counter:
         self.room = rule.amount  # when Redis last told
         self.scarce_seconds = -1.0  # since when, as Redis last told; -1 where there is room
         self.entered = 0  # requests since the last turn
+        self.pace = 0.0  # requests a second, lately
+        self.paced_at = 0.0  # until when that was counted (monotonic)
         self.need = 1  # of the last request
         self.is_dirty = False
         self.sent = 0  # of what was used, in the turn that is under way
@@ -88,15 +94,15 @@ class Counter:
         busy = self.reserved or self.used or self.free or self.is_dirty or self.waiting
         return not busy and (now >= self.end or not self.entered)
 
-    def turn(self, now: float) -> dict[str, Any]:
-        """Its part of the next turn (see counting.lua), which takes `used` along."""
+    def turn(self, now: float, *, moment: float) -> dict[str, Any]:
+        """Its part of the next turn (see counting.lua), which takes `used` along. `moment` is
+        monotonic."""
         rule, used = self.rule, self.used
         scarce = max(self.need * SCARCE_REQUESTS, math.ceil(rule.amount * SCARCE_SHARE))
         wanted = 0
-        if self.entered > 1 and now < self.end:
-            wanted = self.need * min(MOST_STORED, self.entered * 2)
-            if self.free > wanted // 2:
-                wanted = 0
+        requests = min(MOST_STORED, round(self._keep_pace(moment) * STORED_SECONDS))
+        if requests > 1 and now < self.end and self.free <= self.need * requests // 2:
+            wanted = self.need * requests
         is_rate = rule.period == "minute"
         warns_at = 0
         if rule.warn_percent and rule.is_kept:
@@ -116,6 +122,14 @@ class Counter:
             "q": key_of(rule, self.start - (self.end - self.start)) if is_rate else "",
             "n": warns_at,
         }
+
+    def _keep_pace(self, moment: float) -> float:
+        """The pace up to now."""
+        passed = max(1e-3, moment - self.paced_at)
+        past = math.exp(-passed / PACE_SECONDS)
+        self.pace = self.pace * past + self.entered / passed * (1 - past)
+        self.paced_at = moment
+        return self.pace
 
 
 def key_of(rule: Rule, start: float) -> str:

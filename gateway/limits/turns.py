@@ -232,7 +232,7 @@ class Turns:
             "p": self._process,
             "s": self._number,
             "ttl": ALIVE_SECONDS,
-            "c": [counter.turn(now) for counter in numbers],
+            "c": [counter.turn(now, moment=moment) for counter in numbers],
             "t": [[[numbers[counter], need] for counter, need in take.wants] for take in takes],
         }
         return orjson.dumps(said), list(numbers), takes

@@ -175,6 +175,71 @@ def bar_chart(
     )
 
 
+def stacked_chart(
+    *,
+    title: str,
+    x_title: str,
+    y_title: str,
+    names: Sequence[str],
+    stacks: Sequence[tuple[str, Sequence[float]]],
+    csv_url: str = "",
+) -> Chart:
+    """Bars from zero, one for each name, each of as many parts as there are stacks (up to LINES);
+    the first lies at the bottom."""
+    sums = [sum(values[index] for _label, values in stacks) for index in range(len(names))]
+    if not any(sums):
+        return _empty(title=title, x_title=x_title, y_title=y_title, csv_url=csv_url)
+    y_ticks = nice_ticks(0.0, max(sums), 4)
+    step, scale = WIDTH / len(names), HEIGHT / y_ticks[-1]
+    below = [0.0] * len(names)
+    drawn: list[DrawnSeries] = []
+    for number, (label, values) in enumerate(stacks, start=1):
+        bars = []
+        for index, amount in enumerate(values):
+            if amount:
+                bars.append(
+                    {
+                        "x": round(step * (index + 0.15), 1),
+                        "y": round(HEIGHT - (below[index] + amount) * scale, 1),
+                        "width": round(step * 0.7, 1),
+                        "height": round(amount * scale, 1),
+                    }
+                )
+            below[index] += amount
+        css = f"series-{min(number, LINES)}"
+        drawn.append(DrawnSeries(label=label, css=css, path="", bars=bars))
+    most = max(range(len(names)), key=lambda index: sums[index])
+    data = [
+        {
+            "label": label,
+            "points": [
+                [index + 0.5, amount, short_number(amount), names[index]]
+                for index, amount in enumerate(values)
+            ],
+        }
+        for label, values in stacks
+    ]
+    return Chart(
+        title=title,
+        x_title=x_title,
+        y_title=y_title,
+        x_ticks=list(names) if len(names) <= BAR_NAMES else _some(names),
+        y_ticks=[short_number(tick) for tick in reversed(y_ticks)],
+        grid=[HEIGHT * part / (len(y_ticks) - 1) for part in range(len(y_ticks))],
+        series=drawn,
+        summary=_("%(label)s: %(total)s in all, most at %(name)s (%(most)s).")
+        % {
+            "label": title,
+            "total": short_number(sum(sums)),
+            "name": names[most],
+            "most": short_number(sums[most]),
+        },
+        data=json.dumps({"x": x_title, "domain": [0, len(names)], "series": data}),
+        empty=False,
+        csv_url=csv_url,
+    )
+
+
 def _some(names: Sequence[str]) -> list[str]:
     """The names with all but every so many left blank."""
     every = math.ceil(len(names) / 6)

@@ -38,6 +38,7 @@ from console.views import (
     runs,
     search,
     usage,
+    usage_explorer,
 )
 
 app_name = "console"
@@ -184,6 +185,7 @@ urlpatterns = [
     path("playground/", playground.playground, name="playground"),
     path("playground/answer/", playground.answer, name="playground_answer"),
     path("usage/", usage.usage, name="usage"),
+    path("usage/explore/", usage_explorer.explore, name="usage_explore"),
     path("statement/", usage.statement, name="statement"),
     path("limits/", limits.limit_list, name="limits"),
     path("limits/new/", limits.limit_create, name="limit_create"),

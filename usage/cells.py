@@ -108,7 +108,7 @@ def count(
         .order_by()
         .annotate(used=Coalesce("of_hour", "hour"))
         .annotate(
-            span=_span(changes),
+            span=spans(changes),
             adjusted=Case(
                 When(of_hour__lt=start, then=TruncMonth("of_hour", tzinfo=zone)),
                 output_field=DateTimeField(),
@@ -135,7 +135,7 @@ def is_of_one_month(organization: Organization, start: datetime, end: datetime) 
     return begins and (first.year, first.month) == (last.year, last.month)
 
 
-def _span(changes: Sequence[datetime]) -> Func | Value:
+def spans(changes: Sequence[datetime]) -> Func | Value:
     """Between which changes an hour is. An hour within which one falls is a span of its own."""
     limits = sorted({edge for at in changes for edge in (hour_of(at), _next_hour(at))})
     if not limits:

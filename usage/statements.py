@@ -268,6 +268,27 @@ def _terms(what: What, hour: datetime, book: PriceBook) -> Terms | None:
     return None
 
 
+def list_price(
+    what: What, quantity: Decimal, *, hour: datetime, book: PriceBook, currency: str
+) -> Decimal:
+    """What so much of an item costs at the prices of an hour, before free allowances; 0 where there
+    is no price in `currency`. Cached tokens: by how much they cost less than other input."""
+    if what.item not in PRICED:
+        return Decimal(0)
+    size = PRICED[what.item][1]
+
+    def amount(item: str) -> Decimal | None:
+        found = _terms(what.of(item), hour, book)
+        if found is None or found[0] is None or found[1] != currency:
+            return None
+        return amounts.amount_of(quantity, unit_price=found[0], size=size)
+
+    own = amount(what.item)
+    if what.item == Item.CACHED_INPUT_TOKENS and own is not None:
+        return own - (amount(Item.INPUT_TOKENS) or Decimal(0))
+    return own or Decimal(0)
+
+
 def _free(
     priced: list[tuple[Cell, Terms]],
     book: PriceBook,

@@ -63,8 +63,9 @@ class Counter:
     def need_of(self, demand: Demand) -> int:
         measure = self.rule.measure
         if measure == "tokens":
-            is_rate = self.rule.period == "minute"
-            return demand.expected_tokens if is_rate else demand.tokens
+            if self.rule.period == "minute":  # a rate never refuses a request for good
+                return min(demand.expected_tokens, self.rule.amount)
+            return demand.tokens
         return demand.money if measure == "money" else demand.requests
 
     def ask(self, need: int, *, now: float) -> None:

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from uuid import UUID
 
 from django.db import close_old_connections, connection
 from django.db.models import Count, QuerySet, Sum
@@ -28,7 +29,11 @@ class DatabaseLedger:
         rows: dict[Organization, list[Limit]] = {}
         for row in Limit.objects.select_related("organization"):
             rows.setdefault(row.organization, []).append(row)
-        return {str(each.pk): _rules(each, limits) for each, limits in rows.items()}
+        contexts = _context_tokens(rows)
+        return {
+            str(each.pk): _rules(each, limits, contexts.get(each.pk, {}))
+            for each, limits in rows.items()
+        }
 
     def load_spent(self, rule: Rule, start: float, end: float) -> int:
         """By what requests ended in the period, at the prices of that moment. Those that are on
@@ -77,14 +82,20 @@ def _money(rows: QuerySet[UsageEvent], rule: Rule, start: float, end: float) -> 
     return round(total)
 
 
-def _rules(organization: Organization, limits: Iterable[Limit]) -> Rules:
+def _context_tokens(organizations: Iterable[Organization]) -> dict[UUID, dict[str, int]]:
+    """By organization and public model name; the largest of a route's deployments."""
+    targets = RouteTarget.objects.filter(route__organization__in=list(organizations))
+    found: dict[UUID, dict[str, int]] = {}
+    for target in targets.select_related("route", "deployment__revision"):
+        names = found.setdefault(target.route.organization_id, {})
+        tokens = planning.context_tokens(target.deployment)
+        names[target.route.name] = max(tokens, names.get(target.route.name, 0))
+    return found
+
+
+def _rules(organization: Organization, limits: Iterable[Limit], contexts: dict[str, int]) -> Rules:
     rules = tuple(_rule(organization, row) for row in limits)
     rules = tuple(sorted(rules, key=lambda rule: rule.id))
-    targets = RouteTarget.objects.filter(route__organization=organization)
-    contexts: dict[str, int] = {}
-    for target in targets.select_related("route", "deployment__revision"):
-        tokens = planning.context_tokens(target.deployment)
-        contexts[target.route.name] = max(tokens, contexts.get(target.route.name, 0))
     tariffs: dict[str, Tariff] = {}
     if any(rule.measure == "money" for rule in rules):
         book = PriceBook(organization)

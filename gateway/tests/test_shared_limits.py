@@ -289,3 +289,12 @@ async def test_a_dead_process_holds_nothing_after_a_while(monkeypatch):
 
 async def _never(_client):
     return None
+
+
+async def test_a_request_larger_than_a_minutes_tokens_waits_for_an_empty_minute():
+    rule = make_rule("tokens", "minute", 50)
+    async with limiters(Known(rule)) as (limits,):
+        large = Wish("tiny", body_bytes=4000, input_tokens=900, max_output_tokens=100)
+        leave(limits, await limits.enter(KEY, large), into=900, out=10)
+        with pytest.raises(ApiError, match="50 tokens a minute"):
+            await limits.enter(KEY, large)

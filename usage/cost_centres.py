@@ -31,7 +31,9 @@ class CentreBook:
     def of(self, hour: datetime, *, key_id: UUID | None = None, deployment_name: str = "") -> str:
         if not self._rows:
             return ""
-        for subject in ((key_id, ""), (None, deployment_name), (None, "")):
+        # Without a key, the first would be "all else" and come before the deployment's own.
+        of_key: list[Subject] = [(key_id, "")] if key_id else []
+        for subject in (*of_key, (None, deployment_name), (None, "")):
             for row in self._rows.get(subject, ()):
                 until = row.valid_until
                 if row.code and row.valid_from <= hour and (until is None or hour < until):

@@ -42,6 +42,7 @@ class UsageEvent(OfOrganization):
         ordering = ["-at"]
         indexes = [
             models.Index(fields=["organization", "at"]),
+            models.Index(fields=["organization", "id"], name="usage_event_cursor"),
             models.Index(
                 fields=["organization", "late_hour"],
                 condition=models.Q(late_hour__isnull=False),

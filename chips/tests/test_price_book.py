@@ -3,6 +3,7 @@
 import random
 from datetime import datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
@@ -51,7 +52,7 @@ def test_a_book_read_once_says_what_the_database_says(seed: int) -> None:
 def ask(chance: random.Random, organization: Organization, book: PriceBook) -> Decimal | None:
     """The same of both; now and then at the very moment at which a price changes."""
     at = chance.choice([some_time(chance), chance.choice(book.changes())])
-    question = {
+    question: dict[str, Any] = {
         "item": chance.choice(ITEMS),
         "at": at,
         "accelerator_type_slug": chance.choice(["", "nvidia-l20", "generic-cpu-x86-64-host"]),

@@ -94,5 +94,6 @@ def test_storage_is_on_the_statement_by_the_month(shelf: Shelf) -> None:
     start, end = periods.month(shelf.owner, f"{NOW:%Y-%m}")
     found = statements.statement(organization=shelf.owner, start=start, end=end, now=NOW)
     (line,) = found.lines
-    assert (line.what.item, line.quantity) == (Item.STORAGE_GIGABYTE_HOURS, 100)
+    assert line.what.item == Item.STORAGE_GIGABYTE_HOURS
+    assert line.quantity == 100
     assert found.total == 1

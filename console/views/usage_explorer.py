@@ -116,7 +116,7 @@ def _chart(
     request: ConsoleRequest, answer: explorer.Answer, question: explorer.Question
 ) -> charts.Chart:
     is_hourly = question.step == "hour"
-    names = [f"{at:%m-%d %H:00}" if is_hourly else f"{at:%m-%d}" for at in answer.steps]
+    names = [f"{at:%d %H:00}" if is_hourly else f"{at:%m-%d}" for at in answer.steps]
     title = str(MEASURES[question.measure])
     x_title = _("Hour") if is_hourly else _("Day")
     url = f"{reverse('console:usage_explore')}?{urlencode(request.GET | {'format': 'csv'})}"

@@ -18,8 +18,12 @@ from gateway.keeping import keep_up
 from gateway.limits import Limiter, Limits, Wish
 from gateway.metering import Meter
 from gateway.observing import Observer
-from gateway.protocol import CONTENT, read_call
+from gateway.protocol import CONTENT, Call, read_call
 from gateway.proxy import Inbound, Services, Transfer
+from gateway.responses import stored
+from gateway.responses.reading import Item, read_ask
+from gateway.responses.store import Kept, ResponseStore
+from gateway.responses.writing import Writer
 from gateway.routing import Router
 from gateway.signals import Signals
 from gateway.upstream import Pool
@@ -29,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 32 << 20
 COMPLETIONS = {f"/v1/{endpoint}": endpoint for endpoint in CONTENT}
+RESPONSES = "/v1/responses"
 MODEL = re.compile(r"^/v1/models/(.+)$")
 
 
@@ -52,8 +57,10 @@ class Gateway:
         hold: HoldSettings | None = None,
         watch: WatchSettings | None = None,
         wake: Callable[[str], None] | None = None,
+        responses: ResponseStore | None = None,
         max_body_bytes: int = MAX_BODY_BYTES,
     ) -> None:
+        self._responses = responses
         self._directory = directory
         self._limits: Limiter = limits or Limits()
         self._observer = observer or Observer()
@@ -96,13 +103,24 @@ class Gateway:
                 directory=self._directory,
                 address=(scope.get("client") or ("",))[0],
             )
-            endpoint = COMPLETIONS.get(scope["path"])
-            if endpoint is not None and scope["method"] == "POST":
+            path, method = scope["path"], scope["method"]
+            endpoint = COMPLETIONS.get(path)
+            if endpoint is not None and method == "POST":
                 await self._complete(
                     endpoint, key, length, receive, send, request_id=request_id, usage_id=usage_id
                 )
+            elif path == RESPONSES and method == "POST":
+                await self._respond(
+                    key, length, receive, send, request_id=request_id, usage_id=usage_id
+                )
             else:
-                body = self._look_up(scope["method"], scope["path"], key)
+                if path.startswith(f"{RESPONSES}/"):
+                    query = scope.get("query_string", b"")
+                    body = await stored.answer(
+                        self._responses, key, method=method, path=path, query=query
+                    )
+                else:
+                    body = self._look_up(method, path, key)
                 await send_json(send, 200, body, request_id=request_id)
                 self._told(scope, key, began, request_id, status=200)
         except ApiError as error:
@@ -153,6 +171,8 @@ class Gateway:
         self._tasks.clear()
         self._directory.close()
         self._holding.close()
+        if self._responses is not None:
+            await self._responses.close()
 
     async def _start(self) -> None:
         try:
@@ -185,6 +205,54 @@ class Gateway:
         began = time.monotonic()
         body = await _read_body(length, receive, limit_bytes=self._max_body_bytes)
         call = read_call(endpoint, body)
+        await self._transfer(
+            call, key, receive, send, began=began, request_id=request_id, usage_id=usage_id
+        )
+
+    async def _respond(
+        self,
+        key: Key,
+        length: bytes,
+        receive: Receive,
+        send: Send,
+        *,
+        request_id: str,
+        usage_id: str,
+    ) -> None:
+        """A response: a chat completion for the engine, with the conversation before it."""
+        began = time.monotonic()
+        ask = read_ask(await _read_body(length, receive, limit_bytes=self._max_body_bytes))
+        earlier: list[Item] = []
+        if ask.previous_id is not None:
+            before = await stored.find(
+                self._responses, key, ask.previous_id, param="previous_response_id"
+            )
+            earlier = [*before.earlier, *before.items, *before.response["output"]]
+
+        async def keep(response: dict[str, object]) -> bool:
+            if not ask.store or self._responses is None:
+                return False
+            kept = Kept(response, list(ask.items), earlier)
+            return await self._responses.keep(key.organization_id, kept)
+
+        call = read_call("chat/completions", ask.chat_body(earlier))
+        writer = Writer(send, ask.asked, is_stream=ask.stream, keep=keep)
+        await self._transfer(
+            call, key, receive, writer, began=began, request_id=request_id, usage_id=usage_id
+        )
+
+    async def _transfer(
+        self,
+        call: Call,
+        key: Key,
+        receive: Receive,
+        send: Send,
+        *,
+        began: float,
+        request_id: str,
+        usage_id: str,
+    ) -> None:
+        body = call.body
         route = self._route(key, call.model)
         ticket = await self._limits.enter(
             key,
@@ -245,9 +313,10 @@ class Gateway:
 
     def _look_up(self, method: str, path: str, key: Key) -> dict[str, object]:
         found = MODEL.match(path)
-        if path not in COMPLETIONS and path != "/v1/models" and not found:
+        is_post = path in COMPLETIONS or path == RESPONSES
+        if not is_post and path != "/v1/models" and not found:
             raise errors.no_route(method, path)
-        if path in COMPLETIONS or method != "GET":
+        if is_post or method != "GET":
             raise errors.wrong_method(method, path)
         if found:
             return _model_body(self._route(key, found[1]), key)

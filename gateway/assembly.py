@@ -16,6 +16,7 @@ from gateway.limits.rules import Rule
 from gateway.limits.shared import SharedLimits
 from gateway.metering import Meter
 from gateway.observing import Observer, open_lines
+from gateway.responses.store import ResponseStore
 from gateway.signals import Signals
 from gateway.source import DatabaseSource
 
@@ -50,6 +51,7 @@ def build() -> Gateway:
         ),
         wake=_wake,
         limits=limits,
+        responses=ResponseStore(settings.REDIS_URL),
         observer=Observer(
             settings.REDIS_URL,
             lines=open_lines(settings.GATEWAY_REQUEST_LINES),

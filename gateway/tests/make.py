@@ -23,6 +23,7 @@ from gateway.holding import HoldSettings
 from gateway.limits import Limiter, Limits, LimitSettings
 from gateway.metering import Meter
 from gateway.observing import Observer
+from gateway.responses.store import ResponseStore
 from gateway.signals import Signals
 from gateway.source import DatabaseSource
 from gateway.upstream import Pool, Timeouts
@@ -109,6 +110,7 @@ class RunningGateway:
             pool=Pool(timeouts),
             hold=hold,
             watch=watch,
+            responses=ResponseStore(settings.REDIS_URL),
             wake=self.woken.append,
         )
         self.port = free_port()

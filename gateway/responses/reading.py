@@ -94,7 +94,7 @@ def read_ask(raw: bytes) -> Ask:
         "stream_options": {"include_usage": True} if stream else None,
     }
     chat |= {name: value for name, value in extra.items() if value is not None}
-    asked = {
+    asked: dict[str, Any] = {
         "instructions": fields.text(body, "instructions"),
         "max_output_tokens": limit,
         "metadata": _metadata(body),

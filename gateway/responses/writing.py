@@ -108,8 +108,8 @@ class Writer:
         chunk = orjson.loads(part[6:])
         if "error" in chunk:
             error = chunk["error"]
-            told = {name: error.get(name) for name in ("code", "message", "param")}
-            return self._event("error", **told)
+            said = {name: error.get(name) for name in ("code", "message", "param")}
+            return self._event("error", **said)
         if chunk.get("usage"):
             self._usage = chunk["usage"]
         told = b""
@@ -133,7 +133,7 @@ class Writer:
         item = self._open
         if item is None or item["type"] != kind:
             told = self._close()
-            part = {"type": TEXTS[kind], "text": ""}
+            part: dict[str, Any] = {"type": TEXTS[kind], "text": ""}
             if kind == "message":
                 item = {"id": new_id("msg"), "type": kind, "role": "assistant", "content": []}
                 part |= {"annotations": [], "logprobs": []}
@@ -143,7 +143,7 @@ class Writer:
             told += self._event("response.content_part.added", **self._place(), part=part)
             item["content"] = [part]
         item["content"][0]["text"] += text
-        extra = {"logprobs": []} if kind == "message" else {}
+        extra: dict[str, Any] = {"logprobs": []} if kind == "message" else {}
         name = f"response.{TEXTS[kind]}.delta"
         return told + self._event(name, **self._place(), delta=text, **extra)
 
@@ -188,7 +188,7 @@ class Writer:
             told = self._event("response.function_call_arguments.done", **place, **done)
         else:
             part = item["content"][0]
-            extra = {"logprobs": []} if item["type"] == "message" else {}
+            extra: dict[str, Any] = {"logprobs": []} if item["type"] == "message" else {}
             name = f"response.{part['type']}.done"
             told = self._event(name, **self._place(), text=part["text"], **extra)
             told += self._event("response.content_part.done", **self._place(), part=part)

@@ -128,11 +128,11 @@ def test_what_is_not_served_is_refused_by_name(engine, start_gateway, secret, as
     answer = httpx.post(
         f"{gateway.url}/v1/responses",
         json={"model": "tiny", "input": "hello"} | asked,
-        headers={"Authorization": f"Bearer {secret}", "X-Request-Id": "mine-1"},
+        headers={"Authorization": f"Bearer {secret}", "X-Request-Id": "mine-request-1"},
     )
     assert answer.status_code == 400, answer.text
     assert answer.json()["error"]["param"] == param
-    assert answer.headers["x-request-id"] == "mine-1"
+    assert answer.headers["x-request-id"] == "mine-request-1"
 
 
 def test_unknown_models_and_those_without_a_replica(start_gateway, secret):

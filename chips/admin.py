@@ -226,6 +226,7 @@ class PriceEntryAdmin(admin.ModelAdmin):
         "accelerator_type",
         "pool",
         "model_name",
+        "provider_name",
         "organization",
         "valid_from",
         "valid_until",

@@ -28,12 +28,15 @@ class PriceBook:
         accelerator_type_slug: str = "",
         pool_name: str = "",
         model_name: str = "",
+        provider_name: str = "",
     ) -> PriceEntry | None:
-        """The most specific price valid at a time, or None where the price book has none."""
+        """The most specific price valid at a time, or None where the price book has none. What a
+        provider answered has that provider's prices alone."""
         for row in self._entries.get(item, ()):
             if (
                 row.valid_from <= at
                 and (row.valid_until is None or at < row.valid_until)
+                and row.provider_name == provider_name
                 and row.model_name in ("", model_name)
                 and (row.pool is None or row.pool.name == pool_name)
                 and (

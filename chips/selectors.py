@@ -142,6 +142,7 @@ def price_at(
     accelerator_type_slug: str = "",
     pool_name: str = "",
     model_name: str = "",
+    provider_name: str = "",
 ) -> PriceEntry | None:
     """The most specific price valid at a time, or None where the price book has none.
 
@@ -154,7 +155,7 @@ def price_at(
         & (Q(organization__isnull=True) | Q(organization=organization))
         & (Q(accelerator_type__isnull=True) | Q(accelerator_type__slug=accelerator_type_slug))
         & (Q(pool__isnull=True) | Q(pool__name=pool_name))
-        & Q(model_name__in={"", model_name})
+        & Q(model_name__in={"", model_name}, provider_name=provider_name)
     )
     named = (
         _one_if(Q(organization__isnull=False)) * Value(4)

@@ -15,6 +15,7 @@ from deployments.models import (
     CustomEngine,
     Deployment,
     LoadTest,
+    Provider,
     Replica,
     ReplicaEvent,
     Rollout,
@@ -22,6 +23,7 @@ from deployments.models import (
     Route,
     RouteTarget,
     ScalingEvent,
+    ShadowAnswer,
 )
 
 
@@ -71,7 +73,7 @@ class EventInline(ReadOnlyInline):
 
 class TargetInline(ReadOnlyInline):
     model = RouteTarget
-    fields = ["deployment", "weight"]
+    fields = ["deployment", "provider", "provider_model_name", "weight", "rank"]
 
 
 @admin.register(Deployment)
@@ -157,11 +159,34 @@ class ReplicaEventAdmin(ReadOnly):
 
 @admin.register(Route)
 class RouteAdmin(ReadOnly):
-    list_display = ["name", "organization", "created_at"]
+    list_display = ["name", "organization", "shadow_deployment", "shadow_percent", "created_at"]
     list_filter = ["organization"]
-    list_select_related = ["organization"]
+    list_select_related = ["organization", "shadow_deployment"]
     search_fields = ["name", "organization__slug"]
     inlines = [TargetInline]
+
+
+@admin.register(Provider)
+class ProviderAdmin(ReadOnly):
+    """The key itself is shown to nobody."""
+
+    list_display = ["name", "organization", "base_url", "is_enabled", "checked_at", "problem"]
+    list_filter = ["is_enabled", "organization"]
+    list_select_related = ["organization"]
+    search_fields = ["name", "base_url", "organization__slug"]
+    exclude = ["sealed_key"]
+
+
+@admin.register(ShadowAnswer)
+class ShadowAnswerAdmin(ReadOnly):
+    """Who compared what, without a word of it: the texts are the organization's own."""
+
+    list_display = ["at", "organization", "route_name", "primary_name", "candidate_name", "is_same"]
+    list_filter = ["is_same", "organization"]
+    list_select_related = ["organization"]
+    search_fields = ["route_name", "candidate_name", "organization__slug"]
+    exclude = ["request", "primary_text", "candidate_text"]
+    date_hierarchy = "at"
 
 
 @admin.register(Autoscaling)

@@ -14,7 +14,7 @@ from accounts.models import Organization
 from chips.choices import Purpose
 from chips.models import AllocatedSlot
 from common.errors import NotFound
-from deployments import side_routes
+from deployments import outside_targets, side_routes
 from deployments.choices import (
     ROLLOUT_ACTIVE,
     ROLLOUT_OPEN,
@@ -67,6 +67,7 @@ class TargetRow:
     max_concurrency: int  # sequences that one replica decodes together
     replicas: tuple[ReadyReplica, ...]
     variant_id: UUID | None = None  # None while none is ready
+    rank: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,52 +79,63 @@ class RouteRow:
     name: str
     created_at: datetime
     targets: tuple[TargetRow, ...]
+    outside: tuple[outside_targets.OutsideRow, ...] = ()
+    shadow: TargetRow | None = None  # its weight: percent of the requests
 
 
 ROUTE_FIELDS = ("organization_id", "organization__slug", "name", "created_at")
-TARGET_FIELDS = (
-    "targets__deployment_id",
-    "targets__deployment__name",
-    "targets__deployment__revision_id",
-    "targets__deployment__revision__number",
-    "targets__deployment__revision__registered_model__name",
-    "targets__deployment__revision__registered_model__organization__slug",
-    "targets__weight",
-    "targets__deployment__status",
-    "targets__deployment__message",
-    # Of its own replicas, then of its host's.
-    *(
-        f"targets__deployment__{bearer}{name}"
-        for bearer in ("", "host__")
-        for name in (
-            "settings",
-            "status_reason",
-            "desired_replicas",
-            "autoscaling__enabled",
-        )
-    ),
-    "targets__deployment__host__status",
-    "targets__deployment__host_id",
-)
+
+
+def _target_fields(deployment: str, weight: str) -> tuple[str, ...]:
+    return (
+        f"{deployment}_id",
+        f"{deployment}__name",
+        f"{deployment}__revision_id",
+        f"{deployment}__revision__number",
+        f"{deployment}__revision__registered_model__name",
+        f"{deployment}__revision__registered_model__organization__slug",
+        weight,
+        f"{deployment}__status",
+        f"{deployment}__message",
+        # Of its own replicas, then of its host's.
+        *(
+            f"{deployment}__{bearer}{name}"
+            for bearer in ("", "host__")
+            for name in (
+                "settings",
+                "status_reason",
+                "desired_replicas",
+                "autoscaling__enabled",
+            )
+        ),
+        f"{deployment}__host__status",
+        f"{deployment}__host_id",
+    )
+
+
+TARGET_FIELDS = (*_target_fields("targets__deployment", "targets__weight"), "targets__rank")
+SHADOW_FIELDS = _target_fields("shadow_deployment", "shadow_percent")
 # Of a deployment whose replicas are on their way; others wait for hardware, or for a person.
 COMING = {"starting", "starting_again", "all_ready"}
 
 
 def get_routing_table() -> list[RouteRow]:
-    """Every route of every organization, with the replicas that are ready now: three queries.
+    """Every route of every organization, with the replicas that are ready now: five queries.
 
     Plain values instead of rows: every gateway asks for it whenever anything changes.
     """
     ready = list_ready_replicas()
     rollouts = _list_moving_rollouts()
-    rows = Route.objects.order_by("organization__slug", "name", "targets__id")
+    outside = outside_targets.list_outside()
+    shadows = _list_shadows(ready)
+    rows = Route.objects.order_by("organization__slug", "name", "targets__rank", "targets__id")
     found: dict[tuple[UUID, str], tuple[datetime, str, list[TargetRow]]] = {}
-    for organization_id, slug, name, created_at, *target in rows.values_list(
+    for organization_id, slug, name, created_at, *target, rank in rows.values_list(
         *ROUTE_FIELDS, *TARGET_FIELDS
     ):
         _, _, targets = found.setdefault((organization_id, name), (created_at, slug, []))
         if target[0] is not None:
-            row = _target_row(target, tuple(ready.get(target[0], ())))
+            row = replace(_target_row(target, tuple(ready.get(target[0], ()))), rank=rank)
             bearer_id = target[-1] or row.deployment_id
             targets.extend(_split(row, rollouts.get(bearer_id)))
             for side, one in side_routes.list_sides([row], rollouts):
@@ -135,9 +147,21 @@ def get_routing_table() -> list[RouteRow]:
             name=name,
             created_at=created_at,
             targets=tuple(targets),
+            outside=tuple(outside.get((organization_id, name), ())),
+            shadow=shadows.get((organization_id, name)),
         )
         for (organization_id, name), (created_at, slug, targets) in found.items()
     ]
+
+
+def _list_shadows(ready: dict[UUID, list[ReadyReplica]]) -> dict[tuple[UUID, str], TargetRow]:
+    rows = Route.objects.filter(shadow_deployment__isnull=False, shadow_percent__gt=0).order_by()
+    return {
+        (organization_id, name): _target_row(values, tuple(ready.get(values[0], ())))
+        for organization_id, name, *values in rows.values_list(
+            "organization_id", "name", *SHADOW_FIELDS
+        )
+    }
 
 
 def list_ready_replicas() -> dict[UUID, list[ReadyReplica]]:
@@ -337,11 +361,6 @@ def get_load_test(organization: Organization, load_test_id: UUID) -> LoadTest:
 def list_scaling_events(deployment: Deployment) -> QuerySet[ScalingEvent]:
     """When the wanted number of replicas changed, newest first."""
     return ScalingEvent.objects.filter(deployment=deployment).order_by("-at", "-id")
-
-
-def list_routes(organization: Organization) -> QuerySet[Route]:
-    """The organization's public model names."""
-    return Route.objects.of(organization).prefetch_related("targets__deployment")
 
 
 def list_training_accelerators(revision: Revision) -> frozenset[UUID]:

@@ -7,7 +7,7 @@ from celery import shared_task
 from django.utils import timezone
 
 from common import jobs, leases, locks, slots
-from deployments import load_testing, reconcile
+from deployments import load_testing, reconcile, shadow_answers
 
 logger = logging.getLogger(__name__)
 
@@ -70,3 +70,13 @@ def autoscale(**_: object) -> None:
 def wake(*, deployment_id: str, **_: object) -> None:
     """A gateway holds a request for a deployment that is asleep."""
     reconcile.wake(UUID(deployment_id), now=timezone.now())
+
+
+@shared_task(name="deployments.take_shadow_answers", time_limit=60)
+def take_shadow_answers(**_: object) -> None:
+    shadow_answers.take(now=timezone.now())
+
+
+@shared_task(name="deployments.forget_shadow_answers", time_limit=60)
+def forget_shadow_answers(**_: object) -> None:
+    shadow_answers.forget_old(now=timezone.now())

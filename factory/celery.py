@@ -29,6 +29,16 @@ app.conf.beat_schedule = {
         "options": {"expires": 4},
     },
     "run-imports": {"task": "models_registry.sweep", "schedule": 5.0, "options": {"expires": 10}},
+    "take-shadow-answers": {
+        "task": "deployments.take_shadow_answers",
+        "schedule": 5.0,
+        "options": {"expires": 10},
+    },
+    "forget-shadow-answers": {
+        "task": "deployments.forget_shadow_answers",
+        "schedule": 3600.0,
+        "options": {"expires": 3600},
+    },
     "watch-nodes": {"task": "chips.watch_nodes", "schedule": 5.0, "options": {"expires": 10}},
     "ingest-usage": {"task": "usage.ingest", "schedule": 2.0, "options": {"expires": 4}},
     "roll-up-usage": {"task": "usage.roll_up", "schedule": 60.0, "options": {"expires": 120}},

@@ -4,11 +4,13 @@ import asyncio
 import contextlib
 import logging
 import re
+import ssl
 import time
 from collections.abc import Callable
 
 from common.ids import new_id_text
 from common.middleware import WELL_FORMED
+from common.outside import OutsideHosts
 from engines.protocol.errors import ApiError
 from gateway import auth, errors
 from gateway.answers import Message, Receive, Send, send_error, send_json
@@ -25,8 +27,9 @@ from gateway.responses.reading import Item, read_ask
 from gateway.responses.store import Kept, ResponseStore
 from gateway.responses.writing import Writer
 from gateway.routing import Router
+from gateway.shadowing import Shadows
 from gateway.signals import Signals
-from gateway.upstream import Pool
+from gateway.upstream import OutsidePool, Pool
 from gateway.watch import Watch, WatchSettings
 
 logger = logging.getLogger(__name__)
@@ -54,6 +57,8 @@ class Gateway:
         limits: Limiter | None = None,
         observer: Observer | None = None,
         pool: Pool | None = None,
+        outside: OutsideHosts | None = None,
+        shadows_redis_url: str | None = None,
         hold: HoldSettings | None = None,
         watch: WatchSettings | None = None,
         wake: Callable[[str], None] | None = None,
@@ -70,6 +75,12 @@ class Gateway:
         pool = pool or Pool()
         self._watch = Watch(pool, router, directory, watch)
         signals.silent = self._watch.silent
+        hosts = outside or OutsideHosts(())
+        self._outside = {
+            True: OutsidePool(hosts, tls=ssl.create_default_context()),
+            False: OutsidePool(hosts),
+        }
+        self._shadows = Shadows(router, pool, shadows_redis_url)
         self._services = Services(
             router=router,
             pool=pool,
@@ -77,6 +88,8 @@ class Gateway:
             signals=signals,
             holding=self._holding,
             observer=self._observer,
+            shadows=self._shadows,
+            outside=self._outside,
         )
         self._max_body_bytes = max_body_bytes
         self._tasks: list[asyncio.Task[None]] = []
@@ -183,6 +196,9 @@ class Gateway:
             self._directory.run,
             self._directory.listen,
             self._services.pool.run,
+            self._outside[True].run,
+            self._outside[False].run,
+            self._shadows.run,
             self._services.meter.run,
             self._services.signals.run,
             self._watch.run,

@@ -7,6 +7,7 @@ import gc
 from django.conf import settings
 
 from common import jobs
+from common.outside import OutsideHosts
 from gateway.app import Gateway
 from gateway.directory import Directory
 from gateway.holding import HoldSettings
@@ -52,6 +53,8 @@ def build() -> Gateway:
         wake=_wake,
         limits=limits,
         responses=ResponseStore(settings.REDIS_URL),
+        outside=OutsideHosts.of(settings.PROVIDER_HOSTS),
+        shadows_redis_url=settings.REDIS_URL,
         observer=Observer(
             settings.REDIS_URL,
             lines=open_lines(settings.GATEWAY_REQUEST_LINES),

@@ -58,12 +58,16 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """An engine that answers; `token` is its bearer secret."""
+    """An engine that answers; `token` is its bearer secret. A provider outside is one, too:
+    `base_path` is what stands before its endpoints, `is_tls` whether it is spoken to by TLS."""
 
     id: str
     host: str
     port: int
     token: str = field(repr=False)
+    base_path: str = "/v1"
+    is_tls: bool = False
+    is_outside: bool = False
 
 
 class Waits(enum.Enum):
@@ -76,9 +80,10 @@ class Waits(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A deployment behind a route. `served_model_name`: what its engines call their model;
-    `message`: for people, why none of its replicas is ready; `is_asleep`: none is even wanted,
-    until somebody says that a request waits."""
+    """A deployment behind a route, or a provider outside. `served_model_name`: what its engines
+    call their model; `message`: for people, why none of its replicas is ready; `is_asleep`: none
+    is even wanted, until somebody says that a request waits; `rank`: those of a higher one answer
+    while none of a lower one can; `provider_name`: of a provider, whose prices hold then."""
 
     deployment_id: str
     deployment_name: str
@@ -89,6 +94,16 @@ class Target:
     message: str = ""
     waits: Waits = Waits.NOT
     is_asleep: bool = False
+    rank: int = 0
+    provider_name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Shadow:
+    """A target whose answers are compared and given to nobody. `share`: of the requests, 0 to 1."""
+
+    target: Target
+    share: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +114,7 @@ class Route:
     organization_id: str
     created_at: int
     targets: tuple[Target, ...]
+    shadow: Shadow | None = None
 
 
 class Source(Protocol):

@@ -105,6 +105,12 @@ class Holding:
             auth.check_model(key, held.name)
         return route
 
+    def wake_for(self, route: Route, *, below_rank: int) -> None:
+        """A target of `below_rank` answers since those before it are asleep: have them woken."""
+        for target in route.targets:
+            if target.is_asleep and target.weight and target.rank < below_rank:
+                self._wake_up(target.deployment_id)
+
     def close(self) -> None:
         self._waker.shutdown(wait=False, cancel_futures=True)
 

@@ -1,5 +1,6 @@
 """What a client asks for, read just as far as the gateway needs it; the engine checks the rest."""
 
+import zlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,8 @@ from gateway import errors
 
 # What each endpoint cannot do without, beside `model`.
 CONTENT = {"chat/completions": "messages", "completions": "prompt", "embeddings": "input"}
+MOST_OPENING = 4  # messages
+OPENING_CHARACTERS = 2048
 INCLUDE_USAGE = b'"stream_options":{"include_usage":true},'
 
 
@@ -26,6 +29,7 @@ class Call:
     body: bytes
     max_output_tokens: int | None = None
     answers: int = 1  # that it asks for: choices of prompts
+    affinity: int = 0  # equal where the beginning is the same; 0 where that is worth nothing
 
     def body_for(self, served_model_name: str) -> bytes:
         """The body as the engine gets it: the client's own bytes, but that a stream always counts.
@@ -79,7 +83,36 @@ def read_call(endpoint: str, body: bytes) -> Call:
         body=body,
         max_output_tokens=0 if endpoint == "embeddings" else _bound(values),
         answers=_answers(values),
+        affinity=_affinity(endpoint, values),
     )
+
+
+def _affinity(endpoint: str, values: dict[str, Any]) -> int:
+    """What an engine may still have of it in its cache: a conversation to the end of the first
+    thing a person says in it, which all of its turns share, or the beginning of a prompt."""
+    if endpoint == "completions":
+        prompt = values["prompt"]
+        return _checksum(prompt, 0) if isinstance(prompt, str) else 0
+    if endpoint != "chat/completions":
+        return 0
+    checksum = 0
+    for message in values["messages"][:MOST_OPENING]:
+        if not isinstance(message, dict):
+            return 0
+        content = message.get("content")
+        if isinstance(content, str):
+            checksum = _checksum(content, checksum)
+        elif isinstance(content, list):
+            for part in content:
+                if isinstance(part, dict) and isinstance(part.get("text"), str):
+                    checksum = _checksum(part["text"], checksum)
+        if message.get("role") == "user":
+            break
+    return checksum
+
+
+def _checksum(text: str, before: int) -> int:
+    return zlib.crc32(text[:OPENING_CHARACTERS].encode(errors="replace"), before)
 
 
 def _bound(values: dict[str, Any]) -> int | None:

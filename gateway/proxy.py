@@ -2,6 +2,8 @@
 
 import logging
 import time
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import orjson
@@ -10,25 +12,28 @@ from engines.protocol.errors import ApiError
 from gateway import errors, upstream
 from gateway.answers import Headers, Receive, Send
 from gateway.counting import StreamedAnswer, Usage, WholeAnswer
-from gateway.directory import Key, Route
+from gateway.directory import Key, Replica, Route
 from gateway.driving import Driven, drive
 from gateway.holding import Held, Holding, may_wait
 from gateway.metering import Meter
 from gateway.observing import Observer
 from gateway.protocol import Call
 from gateway.routing import COOL_DOWN_SECONDS, Choice, Router
+from gateway.shadowing import Comparison, Shadows
 from gateway.signals import Flight, Signals
 from usage.stream import Event
 
 logger = logging.getLogger(__name__)
 
-ATTEMPTS = 3  # replicas that a request is tried on
+ATTEMPTS = 3  # replicas of one rank that a request is tried on
 MOST_ERROR_BYTES = 1 << 20
 # What an engine's answer says to the client; the rest is between engine and gateway.
 PASSED = {b"content-type", b"content-length", b"cache-control", b"retry-after"}
 TO_RETRY = {500, 502, 503, 504}
 LEAVING = {"draining", "loading", "stalled"}  # codes of engines that answer, and will not
 OUR_FAULT = {401, 403, 404, 405}  # what the gateway asked for, not what the client did
+# Of a provider besides: no money left there, or more requests than it takes from us.
+OUTSIDE_FAULT = OUR_FAULT | {402, 429}
 
 
 @dataclass(slots=True)
@@ -41,6 +46,11 @@ class Services:
     signals: Signals
     holding: Holding
     observer: Observer
+    shadows: Shadows
+    outside: Mapping[bool, upstream.Pool]  # to providers, with TLS and without
+
+    def pool_of(self, replica: Replica) -> upstream.Pool:
+        return self.outside[replica.is_tls] if replica.is_outside else self.pool
 
 
 @dataclass(slots=True)
@@ -84,16 +94,21 @@ class Transfer:
         self._hung_up = False
         self._held: Held | None = None
         self._first_byte: float | None = None
+        self._comparison: Comparison | None = None
 
     async def run(self) -> None:
         listening = _until_hung_up(self._receive)
         self._listener = drive(listening, self._client_left)
         if self._listener is None:  # it has left already
             self._hung_up = True
+        if self._inbound.route.shadow is not None:
+            self._comparison = self._services.shadows.begin(self._inbound)
         try:
             await self._try_replicas()
         finally:
             self._stop_listening()
+            if self._comparison is not None:
+                self._comparison.leave()
 
     def _client_left(self, _result: None, error: BaseException | None) -> None:
         """Let the engine know at once."""
@@ -113,17 +128,26 @@ class Transfer:
             self._listener = None
 
     async def _try_replicas(self) -> None:
-        route, tried, attempts = self._inbound.route, set[str](), 0
+        route, tried = self._inbound.route, set[str]()
+        attempts, min_rank = Counter[int](), 0
         failure: _Retry | None = None
+        affinity = self._inbound.call.affinity
         while not self._hung_up:
-            choice = None
-            if attempts < ATTEMPTS:
-                choice = self._services.router.choose(route, tried=tried)
+            choice = self._services.router.choose(
+                route, tried=tried, affinity=affinity, min_rank=min_rank
+            )
             if choice is None:
                 route = await self._wait(route, tried, failure)
-                attempts = 0
+                attempts.clear()
+                min_rank = 0
                 continue
-            attempts += 1
+            rank = choice.target.rank
+            if attempts[rank] >= ATTEMPTS:
+                min_rank = rank + 1
+                continue
+            if rank:
+                self._services.holding.wake_for(route, below_rank=rank)
+            attempts[rank] += 1
             tried.add(choice.replica.id)
             try:
                 await self._try_one(choice)
@@ -159,12 +183,12 @@ class Transfer:
     async def _try_one(self, choice: Choice) -> None:
         router, replica = self._services.router, choice.replica
         address = (replica.host, replica.port)
-        self._exchange = exchange = self._services.pool.exchange(address)
+        self._exchange = exchange = self._services.pool_of(replica).exchange(address)
         is_trial = router.opened(replica.id)
         flight = self._services.signals.open(replica.id, is_streamed=self._inbound.call.stream)
         try:
             request = upstream.build_request(
-                path=f"/v1/{self._inbound.call.endpoint}",
+                path=f"{replica.base_path}/{self._inbound.call.endpoint}",
                 host=address,
                 token=replica.token,
                 request_id=self._inbound.usage_id,
@@ -191,8 +215,12 @@ class Transfer:
     ) -> None:
         status = exchange.status
         flight.has_failed = status >= 500 or status in OUR_FAULT
+        if choice.replica.is_outside and status in OUTSIDE_FAULT:
+            raise _refused_outside(choice, status, first)
         if status in TO_RETRY:
             error = await _engine_error(exchange, first)
+            if error.status != 503:  # it broke; one that is busy or leaving did not
+                self._services.router.errored(choice.replica.id)
             raise _Retry(error, is_gone=error.code in LEAVING)
         if status in OUR_FAULT:
             logger.error("replica %s answered %s: %r", choice.replica.id, status, first[:200])
@@ -224,6 +252,8 @@ class Transfer:
             await self._send({"type": "http.response.start", "status": status, "headers": headers})
             if exchange.is_complete:
                 rest = answer.take(first)  # small and not streamed: it came in one piece
+                if self._comparison is not None:
+                    self._comparison.take(rest)
             else:
                 await self._pass(first)
                 await exchange.pass_on(self._pass)
@@ -233,6 +263,7 @@ class Transfer:
             return
         except upstream.UpstreamError as error:
             logger.warning("request %s broke off: %s", self._inbound.usage_id, error)
+            self._services.router.errored(choice.replica.id)
             flight.fail(error)
             await self._break_off(answer, is_stream=is_stream)
             return
@@ -245,6 +276,8 @@ class Transfer:
         """One piece of the answer to the client; waits while the client does not take it."""
         passed = self._answer.take(data) if self._answer is not None else data
         if passed:
+            if self._comparison is not None:
+                self._comparison.take(passed)
             await self._send({"type": "http.response.body", "body": passed, "more_body": True})
 
     async def _break_off(self, answer: StreamedAnswer | WholeAnswer, *, is_stream: bool) -> None:
@@ -291,9 +324,9 @@ class Transfer:
             "key_id": inbound.key.id,
             "key_name": inbound.key.name,
             "model_name": inbound.call.model,
-            "deployment_id": choice.target.deployment_id,
+            "deployment_id": None if choice.replica.is_outside else choice.target.deployment_id,
             "deployment_name": choice.target.deployment_name,
-            "replica_id": choice.replica.id,
+            "replica_id": None if choice.replica.is_outside else choice.replica.id,
             "revision_id": choice.target.revision_id,
             "endpoint": inbound.call.endpoint,
             "input_tokens": input_tokens,
@@ -305,6 +338,10 @@ class Transfer:
             "first_token_milliseconds": (first - inbound.began) * 1000 if first else None,
             "duration_milliseconds": (now - inbound.began) * 1000,
         }
+        if choice.replica.is_outside:
+            event["provider_name"] = choice.target.provider_name
+        if self._comparison is not None:
+            self._comparison.ended(event)
         meter.record(event)
         self._services.observer.answered(
             event,
@@ -332,6 +369,17 @@ def _what_to_say(error: upstream.UpstreamError) -> Exception:
     if isinstance(error, upstream.TimedOut):
         return errors.timed_out("The engine did not answer in time.")
     return _Retry(errors.bad_answer("The engine ended before it answered."), is_gone=True)
+
+
+def _refused_outside(choice: Choice, status: int, said: bytes) -> _Retry:
+    """A provider will not have us: our key, our name of its model, our money or our pace."""
+    name = choice.target.provider_name
+    if status == 429:
+        error = errors.unavailable(f"The provider {name} is busy.", code="provider_busy")
+    else:
+        logger.error("provider %s answered %s: %r", name, status, said[:200])
+        error = errors.bad_answer(f"The provider {name} does not take requests from the gateway.")
+    return _Retry(error, is_gone=False)
 
 
 async def _engine_error(exchange: upstream.Exchange, first: bytes) -> ApiError:

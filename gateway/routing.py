@@ -1,10 +1,18 @@
-"""Which replica answers: by the route's weights, then the one with the fewest open requests."""
+"""Which replica answers.
+
+Targets of the lowest rank that can answer, among them by the route's weights; of their replicas the
+one that has read the beginning of this conversation before, unless it is busier than the others
+(consistent hashing with bounded load), and for requests without such a beginning the one with the
+fewest open requests. A replica that fails is left alone for a while: that is the circuit breaker.
+"""
 
 import random
 import time
+import zlib
 from collections import defaultdict
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 from gateway.directory import Replica, Route, Target
@@ -14,6 +22,10 @@ from gateway.directory import Replica, Route, Target
 COOL_DOWN_SECONDS = 2.0
 LONGEST_COOL_DOWN_SECONDS = 16.0
 FORGOTTEN_SECONDS = 60.0  # since it might have been tried again: it is no replica any more
+BREAKS_AFTER = 5  # errors in a row from one that can be reached
+# How much more than its share of the open requests a replica may have for the sake of its cache.
+BOUND = 1.25
+MIX = 0x9E3779B97F4A7C15  # 2^64 over the golden ratio: spreads neighbouring numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,24 +49,33 @@ class Router:
         self._faults: dict[str, Fault] = {}
         self._tried: set[str] = set()  # those that failed, and that a request tries again now
         self._hung: set[str] = set()
+        self._errors: dict[str, int] = {}  # in a row
 
-    def choose(self, route: Route, *, tried: Set[str] = frozenset()) -> Choice | None:
+    def choose(
+        self,
+        route: Route,
+        *,
+        tried: Set[str] = frozenset(),
+        affinity: int = 0,
+        min_rank: int = 0,
+    ) -> Choice | None:
         """A replica that was not tried yet, or None. Pair with `opened` and `closed`.
 
-        One that has just failed is chosen only if there is no other.
+        One that has just failed is chosen only if there is no other, of any rank. `affinity`: equal
+        for requests that begin alike, 0 where that says nothing; `min_rank`: of the targets.
         """
         if not tried and not self._faults and not self._hung and len(route.targets) == 1:
             target = route.targets[0]  # as it nearly always is
-            if not target.weight or not target.replicas:
+            if not target.weight or not target.replicas or target.rank < min_rank:
                 return None
-            return Choice(target, self._least_busy(target.replicas))
-        usable = self._usable(route, tried, cool_only=True) or self._usable(
-            route, tried, cool_only=False
+            return Choice(target, self._of(target.replicas, affinity))
+        usable = self._usable(route, tried, min_rank, cool_only=True) or self._usable(
+            route, tried, min_rank, cool_only=False
         )
         if not usable:
             return None
         target, replicas = self._by_weight(_other_variants(usable, route, tried) or usable)
-        return Choice(target, self._least_busy(replicas))
+        return Choice(target, self._of(replicas, affinity))
 
     def opened(self, replica_id: str) -> bool:
         """True where the request tries a replica again that has failed: tell `closed`."""
@@ -84,8 +105,19 @@ class Router:
             key: fault for key, fault in self._faults.items() if fault.until > forgotten
         }
         self._faults[replica_id] = Fault(failures, now + pause)
+        if len(self._errors) > len(self._faults) + 1000:
+            self._errors.clear()
+
+    def errored(self, replica_id: str) -> None:
+        """It answered, and what it said is that it broke: one of those means nothing, several in a
+        row that it had better be left alone."""
+        count = self._errors[replica_id] = self._errors.get(replica_id, 0) + 1
+        if count >= BREAKS_AFTER:
+            self.failed(replica_id)
 
     def answered(self, replica_id: str) -> None:
+        if self._errors:
+            self._errors.pop(replica_id, None)
         if self._faults:
             self._faults.pop(replica_id, None)
             self._tried.discard(replica_id)
@@ -97,22 +129,41 @@ class Router:
     def recovered(self, replica_id: str) -> None:
         self._hung.discard(replica_id)
 
-    def _least_busy(self, replicas: Sequence[Replica]) -> Replica:
+    def _of(self, replicas: Sequence[Replica], affinity: int) -> Replica:
         if len(replicas) == 1:
             return replicas[0]
+        return self._nearest(replicas, affinity) if affinity else self._least_busy(replicas)
+
+    def _nearest(self, replicas: Sequence[Replica], affinity: int) -> Replica:
+        """Rendezvous hashing with bounded load: the first in this beginning's own order of the
+        replicas that has no more open requests than its share and a quarter. The order is the same
+        in every process; a replica more or less moves only what it has to move."""
+        busy = [self._open.get(replica.id, 0) for replica in replicas]
+        most = BOUND * (sum(busy) + 1) / len(replicas)
+        order = sorted(replicas, key=lambda replica: _distance(replica.id, affinity))
+        loads = dict(zip(replicas, busy, strict=True))
+        for replica in order:
+            if loads[replica] < most:
+                return replica
+        return order[0]
+
+    def _least_busy(self, replicas: Sequence[Replica]) -> Replica:
         busy = [self._open.get(replica.id, 0) for replica in replicas]
         fewest = min(busy)
         idle = [replica for replica, each in zip(replicas, busy, strict=True) if each == fewest]
         return idle[0] if len(idle) == 1 else random.choice(idle)  # noqa: S311
 
     def _usable(
-        self, route: Route, tried: Set[str], *, cool_only: bool
+        self, route: Route, tried: Set[str], min_rank: int, *, cool_only: bool
     ) -> list[tuple[Target, list[Replica]]]:
+        """Targets of the lowest rank that has any, each with its replicas."""
         hot = self._left_alone() | self._hung if cool_only else self._hung
-        usable = []
+        usable: list[tuple[Target, list[Replica]]] = []
         for target in route.targets:
-            if not target.weight:
+            if not target.weight or target.rank < min_rank:
                 continue
+            if usable and usable[0][0].rank < target.rank:  # targets come in order of their ranks
+                break
             replicas = [
                 each for each in target.replicas if each.id not in tried and each.id not in hot
             ]
@@ -136,6 +187,15 @@ class Router:
             return usable[0]
         weights = [target.weight for target, _ in usable]
         return random.choices(usable, weights)[0]  # noqa: S311
+
+
+@lru_cache(maxsize=4096)
+def _number(replica_id: str) -> int:
+    return zlib.crc32(replica_id.encode())
+
+
+def _distance(replica_id: str, affinity: int) -> int:
+    return ((_number(replica_id) ^ affinity) * MIX & 0xFFFFFFFFFFFFFFFF) >> 20
 
 
 def _other_variants(

@@ -1,14 +1,21 @@
 """The directory's source: rows in PostgreSQL, read in threads through Django."""
 
+import logging
 from collections.abc import Iterable
+from functools import lru_cache
 
 from django.db import close_old_connections, connection
 from django.db.models import F, Q
 from django.utils import timezone
 
 from accounts.models import ApiKey
+from common import boxes
+from common.outside import read_base_url
 from deployments import planning, selectors
-from gateway.directory import Key, Replica, Route, Target, Waits
+from deployments.outside_targets import OutsideRow
+from gateway.directory import Key, Replica, Route, Shadow, Target, Waits
+
+logger = logging.getLogger(__name__)
 
 
 class DatabaseSource:
@@ -35,7 +42,8 @@ class DatabaseSource:
                 name=row.name,
                 organization_id=str(row.organization_id),
                 created_at=int(row.created_at.timestamp()),
-                targets=tuple(_target(each) for each in row.targets),
+                targets=_targets(row),
+                shadow=Shadow(_target(row.shadow), row.shadow.weight / 100) if row.shadow else None,
             )
             for row in selectors.get_routing_table()
         ]
@@ -72,6 +80,43 @@ def _keys(row: ApiKey) -> list[Key]:
     ]
 
 
+def _targets(row: selectors.RouteRow) -> tuple[Target, ...]:
+    """All of them in the order of their ranks."""
+    inside = [_target(each) for each in row.targets]
+    outside = [each for each in map(_outside, row.outside) if each is not None]
+    return tuple(sorted((*inside, *outside), key=lambda target: target.rank))
+
+
+@lru_cache(maxsize=4096)
+def _outside(row: OutsideRow) -> Target | None:
+    """None where its key cannot be opened or its address not be read, which its page says."""
+    try:
+        where = read_base_url(row.base_url)
+        token = boxes.open_sealed(row.sealed_key)
+    except (boxes.CannotOpen, ValueError) as error:
+        logger.error("provider %s cannot be used: %s", row.provider_name, error)
+        return None
+    replica = Replica(
+        id=str(row.target_id),
+        host=where.host,
+        port=where.port,
+        token=token,
+        base_path=where.path,
+        is_tls=where.is_tls,
+        is_outside=True,
+    )
+    return Target(
+        deployment_id=str(row.target_id),
+        deployment_name=row.provider_name,
+        revision_id=None,
+        served_model_name=row.provider_model_name,
+        weight=row.weight,
+        replicas=(replica,),
+        rank=row.rank,
+        provider_name=row.provider_name,
+    )
+
+
 def _target(row: selectors.TargetRow) -> Target:
     return Target(
         deployment_id=str(row.deployment_id),
@@ -91,6 +136,7 @@ def _target(row: selectors.TargetRow) -> Target:
         message=row.message,
         waits=_waits(row),
         is_asleep=row.is_asleep,
+        rank=row.rank,
     )
 
 

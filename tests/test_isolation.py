@@ -56,6 +56,8 @@ def ids_of(world: World) -> dict[str, Any]:
         "rollout_id": world.rollout.pk,
         "key_id": world.key.pk,
         "limit_id": world.limit.pk,
+        "route_id": world.route.pk,
+        "provider_id": world.provider.pk,
         "member_id": world.person.memberships.get().pk,
         "user_id": world.person.pk,
         "node_id": world.node.pk,

@@ -3,6 +3,9 @@
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
+# The purpose of tokens that an external provider answered for; their subject is its name.
+PROVIDER = "provider"
+
 
 class Item(models.TextChoices):
     """What is counted in the ledger, with its unit."""

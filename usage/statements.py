@@ -14,7 +14,7 @@ from chips.choices import PriceItem
 from chips.price_book import PriceBook
 from usage import amounts, cells, ingest, rollups, sealing
 from usage.cells import Cell, What
-from usage.choices import Item
+from usage.choices import PROVIDER, Item
 
 logger = logging.getLogger(__name__)
 
@@ -262,6 +262,7 @@ def _terms(what: What, hour: datetime, book: PriceBook) -> Terms | None:
                 accelerator_type_slug=what.accelerator_type_slug,
                 pool_name=what.pool_name,
                 model_name=what.model_name,
+                provider_name=what.subject_name if what.purpose == PROVIDER else "",
             )
             if found:
                 return found.unit_price, found.currency

@@ -23,6 +23,7 @@ MEASURES = ("first_token_milliseconds", "duration_milliseconds")
 FLAGS = ("is_interrupted", "is_streamed", "is_batch")
 # Names that are longer lose their end: what was used is billed all the same.
 NAMES = {"key_name": 80, "model_name": 200, "deployment_name": 200, "endpoint": 40}
+LONGEST_PROVIDER_NAME = 60
 LONGEST_REQUEST_ID = 64
 MOST_TOKENS = 2**31 - 1
 EARLIEST_YEAR = 2020  # a clock that was never set says 1970
@@ -33,7 +34,8 @@ class Event(TypedDict):
 
     `at` is when the answer ended, in seconds since 1970. `input_tokens` are all tokens of the
     prompt; `cached_input_tokens` says how many of them were cached. `is_batch`: it was answered on
-    idle capacity and has the price of batches.
+    idle capacity and has the price of batches. `provider_name`: an external provider answered it,
+    no deployment, and it has that provider's prices.
     """
 
     request_id: str
@@ -56,6 +58,7 @@ class Event(TypedDict):
     first_token_milliseconds: float | None
     duration_milliseconds: float | None
     is_batch: NotRequired[bool]
+    provider_name: NotRequired[str]
 
 
 def encode(events: Iterable[Event]) -> dict[bytes, bytes]:
@@ -82,6 +85,7 @@ def values_of(event: Any) -> dict[str, Any]:
     try:
         values = {name: event[name] for name in Event.__required_keys__}
         values["is_batch"] = event.get("is_batch", False)
+        values["provider_name"] = _text(event.get("provider_name", ""))[:LONGEST_PROVIDER_NAME]
         values["at"] = datetime.fromtimestamp(values["at"], UTC)
         if values["at"].year < EARLIEST_YEAR:
             raise ValueError(f"at is {values['at']}")

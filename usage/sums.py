@@ -18,7 +18,7 @@ from accounts.models import Organization
 from chips.choices import Purpose
 from chips.models import Allocation
 from training.models import TrainingRun
-from usage.choices import Item
+from usage.choices import PROVIDER, Item
 from usage.cost_centres import CentreBook
 from usage.models import StorageHolding, UsageEvent
 from usage.sealing import HOUR, hour_of
@@ -90,7 +90,15 @@ def _add_events(
 
 
 def _by_kind(rows: QuerySet[UsageEvent]) -> Iterator[dict[str, Any]]:
-    by = ("counted", "own", "model_name", "key_id", "deployment_name", "is_batch")
+    by = (
+        "counted",
+        "own",
+        "model_name",
+        "key_id",
+        "deployment_name",
+        "is_batch",
+        "provider_name",
+    )
     found: Iterator[dict[str, Any]] = (
         rows.values(*by)
         .annotate(
@@ -124,6 +132,8 @@ def _add_row(
             item,
             model_name=row["model_name"],
             key_id=row["key_id"],
+            purpose=PROVIDER if row["provider_name"] else "",
+            subject_name=row["provider_name"],
             cost_centre=centre,
             of_hour=of_hour,
         )

@@ -25,6 +25,12 @@ class PriceEntry(Identified):
     model_name = models.CharField(
         max_length=200, blank=True, default="", help_text="A public model name; empty means any."
     )
+    provider_name = models.CharField(
+        max_length=60,
+        blank=True,
+        default="",
+        help_text="An external provider's own price; empty: of what runs here.",
+    )
     organization = models.ForeignKey(
         Organization, null=True, blank=True, on_delete=models.PROTECT, related_name="+"
     )

@@ -29,6 +29,7 @@ def set_price(
     accelerator_type: AcceleratorType | None = None,
     pool: Pool | None = None,
     model_name: str = "",
+    provider_name: str = "",
     organization: Organization | None = None,
     valid_from: datetime,
     note: str = "",
@@ -47,6 +48,7 @@ def set_price(
         "accelerator_type": accelerator_type,
         "pool": pool,
         "model_name": model_name,
+        "provider_name": provider_name,
         "organization": organization,
     }
     rows = PriceEntry.objects.filter(**scope).order_by("valid_from")
@@ -86,6 +88,7 @@ def set_price(
             "accelerator_type": accelerator_type.slug if accelerator_type else "",
             "pool": pool.name if pool else "",
             "model_name": model_name,
+            "provider_name": provider_name,
             "valid_from": valid_from.isoformat(),
         },
         now=now,

@@ -14,7 +14,9 @@ from chips.choices import Purpose
 from chips.models import Node
 from console.tests.make_serving import make_deployment, make_load_test, make_node
 from console.tests.make_training import make_evaluation, make_run, make_version
-from deployments.models import Deployment, LoadTest, Rollout
+from deployments import services
+from deployments.models import Deployment, LoadTest, Provider, Rollout, Route
+from deployments.tests.make import make_provider
 from models_registry.models import Alias, EvaluationResult, RegisteredModel, Revision
 from models_registry.tests.make import make_revision
 from training.models import Dataset, DatasetVersion, Evaluation, TrainingRun
@@ -38,6 +40,8 @@ class World:
     rollout: Rollout
     key: ApiKey
     limit: Limit
+    provider: Provider
+    route: Route
     node: Node
 
 
@@ -70,6 +74,16 @@ def make_world(folder: Path, *, slug: str = "retail", person: str = "ada", now: 
     key = account_services.issue_api_key(
         organization=organization, name="nightly", scopes=[Scope.INFERENCE], now=now
     ).row
+    provider = make_provider(organization, now=now)
+    services.create_route(
+        organization=organization,
+        name="fallback",
+        targets=[
+            services.WantedTarget(deployment_id=deployment.pk),
+            services.WantedTarget(provider_id=provider.pk, provider_model_name="qwen-plus", rank=1),
+        ],
+        now=now,
+    )
     limit = limits.create_limit(
         organization=organization,
         wanted=limits.Wanted(kind=LimitKind.REQUESTS_PER_DAY, amount=Decimal(1000)),
@@ -92,6 +106,8 @@ def make_world(folder: Path, *, slug: str = "retail", person: str = "ada", now: 
         rollout=deployment.rollouts.get(),
         key=key,
         limit=limit,
+        provider=provider,
+        route=Route.objects.of(organization).get(name="fallback"),
         node=node,
     )
 

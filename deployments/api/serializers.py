@@ -6,7 +6,7 @@ from uuid import UUID
 from rest_framework import serializers
 
 from deployments import selectors
-from deployments.models import Deployment, Replica, ReplicaEvent, Route, RouteTarget
+from deployments.models import Deployment, Replica, ReplicaEvent
 from deployments.services import MAX_REPLICAS
 
 
@@ -139,22 +139,6 @@ class ReplicaEventBody(serializers.ModelSerializer):
     class Meta:
         model = ReplicaEvent
         fields = ["id", "at", "replica", "replica_name", "kind", "message"]
-
-
-class RouteTargetBody(serializers.ModelSerializer):
-    deployment_name = serializers.CharField(source="deployment.name", read_only=True)
-
-    class Meta:
-        model = RouteTarget
-        fields = ["deployment", "deployment_name", "weight"]
-
-
-class RouteBody(serializers.ModelSerializer):
-    targets = RouteTargetBody(many=True, read_only=True)
-
-    class Meta:
-        model = Route
-        fields = ["id", "name", "targets", "created_at"]
 
 
 def wanted(values: dict[str, Any]) -> dict[str, Any]:

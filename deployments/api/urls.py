@@ -2,7 +2,7 @@
 
 from django.urls import URLPattern, URLResolver, path
 
-from deployments.api import autoscaling, load_tests, plans, rollouts, views
+from deployments.api import autoscaling, load_tests, plans, providers, rollouts, routes, views
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("deployments/", views.DeploymentList.as_view()),
@@ -27,5 +27,10 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("rollouts/<uuid:rollout_id>/abort/", rollouts.RolloutAbort.as_view()),
     path("rollouts/<uuid:rollout_id>/verdict/", rollouts.RolloutVerdict.as_view()),
     path("plans/", plans.Plans.as_view()),
-    path("routes/", views.RouteList.as_view()),
+    path("routes/", routes.RouteList.as_view()),
+    path("routes/<uuid:route_id>/", routes.RouteDetail.as_view()),
+    path("routes/<uuid:route_id>/shadow-answers/", routes.ShadowAnswerList.as_view()),
+    path("providers/", providers.ProviderList.as_view()),
+    path("providers/<uuid:provider_id>/", providers.ProviderDetail.as_view()),
+    path("providers/<uuid:provider_id>/check/", providers.ProviderCheck.as_view()),
 ]

@@ -153,15 +153,3 @@ class EventList(OrganizationView):
         deployment = selectors.get_deployment(self.organization, deployment_id)
         rows = selectors.list_events(deployment)
         return Pagination.answer(rows, serializers.ReplicaEventBody, request, self)
-
-
-class RouteList(OrganizationView):
-    @extend_schema(
-        operation_id="routes_list",
-        parameters=PAGING,
-        responses={200: paginated(serializers.RouteBody)},
-    )
-    def get(self, request: Request) -> Response:
-        """The public model names of the organization, and what answers them."""
-        rows = selectors.list_routes(self.organization)
-        return Pagination.answer(rows, serializers.RouteBody, request, self)

@@ -5,7 +5,7 @@ from deployments.models.deployment import Deployment
 from deployments.models.load_test import LoadTest
 from deployments.models.replica import Replica, ReplicaEvent
 from deployments.models.rollout import Rollout, RolloutEvent
-from deployments.models.route import Route, RouteTarget
+from deployments.models.route import Provider, Route, RouteTarget, ShadowAnswer
 from deployments.models.variant import Variant
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "CustomEngine",
     "Deployment",
     "LoadTest",
+    "Provider",
     "Replica",
     "ReplicaEvent",
     "Rollout",
@@ -21,5 +22,6 @@ __all__ = [
     "Route",
     "RouteTarget",
     "ScalingEvent",
+    "ShadowAnswer",
     "Variant",
 ]

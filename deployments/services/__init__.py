@@ -12,6 +12,15 @@ from deployments.services.deployments import (
 )
 from deployments.services.guests import HostInUse, ServedByHost
 from deployments.services.load_tests import LoadTestRuns, cancel_load_test, start_load_test
+from deployments.services.providers import (
+    Prices,
+    ProviderExists,
+    ProviderInUse,
+    ask_for_check,
+    create_provider,
+    delete_provider,
+    update_provider,
+)
 from deployments.services.results import serve_result
 from deployments.services.rollouts import (
     Change,
@@ -25,8 +34,19 @@ from deployments.services.rollouts import (
     resume_rollout,
     update_deployment,
 )
+from deployments.services.routes import (
+    KEPT,
+    RouteExists,
+    RouteOfDeployment,
+    WantedShadow,
+    WantedTarget,
+    create_route,
+    delete_route,
+    update_route,
+)
 
 __all__ = [
+    "KEPT",
     "MAX_REPLICAS",
     "Change",
     "DeploymentIsDeleting",
@@ -36,12 +56,24 @@ __all__ = [
     "NotGated",
     "NotServable",
     "NothingToRoll",
+    "Prices",
+    "ProviderExists",
+    "ProviderInUse",
     "RolloutIsOver",
+    "RouteExists",
+    "RouteOfDeployment",
     "ServedByHost",
+    "WantedShadow",
+    "WantedTarget",
     "abort_rollout",
+    "ask_for_check",
     "cancel_load_test",
     "create_deployment",
+    "create_provider",
+    "create_route",
     "delete_deployment",
+    "delete_provider",
+    "delete_route",
     "give_verdict",
     "pause_rollout",
     "promote_rollout",
@@ -52,5 +84,7 @@ __all__ = [
     "set_autoscaling",
     "start_load_test",
     "update_deployment",
+    "update_provider",
+    "update_route",
     "want_replicas",
 ]

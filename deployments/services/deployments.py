@@ -203,6 +203,8 @@ def delete_deployment(
     deployment.generation += 1
     deployment.save(update_fields=["delete_requested_at", "desired_replicas", "generation"])
     RouteTarget.objects.filter(deployment=deployment).delete()
+    shadowed = Route.objects.of(organization).filter(shadow_deployment=deployment)
+    shadowed.update(shadow_deployment=None, shadow_percent=0)
     Route.objects.of(organization).filter(targets__isnull=True).delete()
     audit.record(
         organization=organization,

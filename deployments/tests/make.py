@@ -8,9 +8,10 @@ from accounts.models import Organization
 from accounts.tests.make import NOW, make_organization
 from chips.choices import Purpose
 from chips.models import Accelerator, AcceleratorType, AllocatedSlot, Allocation, Node, Pool
+from common import boxes
 from deployments import services, variants
 from deployments.choices import ReplicaStatus
-from deployments.models import Deployment, Replica
+from deployments.models import Deployment, Provider, Replica
 from models_registry.models import Revision
 from models_registry.tests.make import make_revision
 
@@ -105,3 +106,22 @@ def _make_allocation(replica: Replica, node: Node) -> Allocation:
     )
     AllocatedSlot.objects.create(allocation=allocation, accelerator=accelerator, slot=0)
     return allocation
+
+
+def make_provider(
+    organization: Organization,
+    *,
+    name: str = "elsewhere",
+    base_url: str = "https://models.example.com/v1",
+    key: str = "sk-elsewhere-1234",
+    now: datetime = NOW,
+) -> Provider:
+    """An external provider as it is in the database, whatever hosts the platform may speak to."""
+    return Provider.objects.create(
+        organization=organization,
+        name=name,
+        base_url=base_url,
+        sealed_key=boxes.seal(key),
+        key_hint=key[-4:],
+        created_at=now,
+    )

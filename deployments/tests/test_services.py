@@ -43,7 +43,7 @@ def test_the_routing_table_takes_as_many_queries_for_one_as_for_many(
     revision = make_revision(tmp_path, retail)
     for index in range(4):
         make_deployment(tmp_path, retail, name=f"d{index}", revision=revision)
-    with django_assert_num_queries(3):
+    with django_assert_num_queries(5):
         assert len(selectors.get_routing_table()) == 4
 
 

@@ -280,6 +280,9 @@ METRICS_TOKEN = os.environ.get("METRICS_TOKEN", "")
 GATEWAY_HOLD_SECONDS = float(os.environ.get("GATEWAY_HOLD_SECONDS", "120"))
 GATEWAY_RESTART_HOLD_SECONDS = float(os.environ.get("GATEWAY_RESTART_HOLD_SECONDS", "10"))
 GATEWAY_MOST_HELD = int(os.environ.get("GATEWAY_MOST_HELD", "256"))
+# Hosts of external providers that routes may lead to: names, *.names, networks, or * for all that
+# are public. Nothing is sent to any other, and to private addresses only where they are named.
+PROVIDER_HOSTS = os.environ.get("PROVIDER_HOSTS", "")
 # Of one key to files and fine-tuning jobs, in all web processes together.
 OPENAI_API_REQUESTS_PER_MINUTE = int(os.environ.get("OPENAI_API_REQUESTS_PER_MINUTE", "1000"))
 

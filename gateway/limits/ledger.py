@@ -1,7 +1,7 @@
 """Limits as they are in the database, and what the ledger knows was used of them."""
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -58,22 +58,21 @@ class DatabaseLedger:
 
 def _money(rows: QuerySet[UsageEvent], rule: Rule, start: float, end: float) -> int:
     book = PriceBook(Organization.objects.get(pk=rule.organization_id))
-    names = set(rows.values_list("model_name", flat=True).distinct())
+    names = set(rows.values_list("model_name", "provider_name").order_by().distinct())
     changes = [at.timestamp() for at in book.changes()]
     edges = [start, *sorted(at for at in changes if start < at < end), end]
     total = 0.0
     for since, until in itertools.pairwise(edges):
-        tariffs = {name: _tariff(book, name) for name in names}
-        within = rows.filter(
-            at__gte=datetime.fromtimestamp(since, UTC), at__lt=datetime.fromtimestamp(until, UTC)
-        )
-        for each in within.values("model_name").annotate(
+        prices_at = datetime.fromtimestamp(since, UTC)
+        prices_of = {pair: _prices(book, pair[0], prices_at, pair[1]) for pair in names}
+        within = rows.filter(at__gte=prices_at, at__lt=datetime.fromtimestamp(until, UTC))
+        for each in within.values("model_name", "provider_name").annotate(
             into=Sum("input_tokens"),
             cached=Sum("cached_input_tokens"),
             out=Sum("output_tokens"),
             requests=Count("pk"),
         ):
-            prices = tariffs[each["model_name"]].at(since)
+            prices = prices_of[each["model_name"], each["provider_name"]]
             total += (
                 (each["into"] - each["cached"]) * prices.input
                 + each["cached"] * prices.cached_input
@@ -83,12 +82,15 @@ def _money(rows: QuerySet[UsageEvent], rule: Rule, start: float, end: float) -> 
 
 
 def _context_tokens(organizations: Iterable[Organization]) -> dict[UUID, dict[str, int]]:
-    """By organization and public model name; the largest of a route's deployments."""
+    """By organization and public model name; the largest of a route's deployments. What a provider
+    takes at most is not known: it counts as what deployments take where nobody says otherwise."""
     targets = RouteTarget.objects.filter(route__organization__in=list(organizations))
     found: dict[UUID, dict[str, int]] = {}
     for target in targets.select_related("route", "deployment__revision"):
         names = found.setdefault(target.route.organization_id, {})
-        tokens = planning.context_tokens(target.deployment)
+        tokens = planning.DEFAULT_CONTEXT_TOKENS
+        if target.deployment is not None:
+            tokens = planning.context_tokens(target.deployment)
         names[target.route.name] = max(tokens, names.get(target.route.name, 0))
     return found
 
@@ -99,7 +101,8 @@ def _rules(organization: Organization, limits: Iterable[Limit], contexts: dict[s
     tariffs: dict[str, Tariff] = {}
     if any(rule.measure == "money" for rule in rules):
         book = PriceBook(organization)
-        tariffs = {name: _tariff(book, name) for name in contexts}
+        providers = _providers(organization)
+        tariffs = {name: _tariff(book, name, providers.get(name, ())) for name in contexts}
     return Rules(rules=rules, tariffs=tariffs, context_tokens=contexts)
 
 
@@ -120,19 +123,39 @@ def _rule(organization: Organization, row: Limit) -> Rule:
     )
 
 
-def _tariff(book: PriceBook, model_name: str) -> Tariff:
+def _providers(organization: Organization) -> dict[str, list[str]]:
+    """By public model name: the providers that may answer for it."""
+    targets = RouteTarget.objects.filter(route__organization=organization, provider__isnull=False)
+    found: dict[str, list[str]] = {}
+    for name, provider_name in targets.values_list("route__name", "provider__name"):
+        found.setdefault(name, []).append(provider_name)
+    return found
+
+
+def _tariff(book: PriceBook, model_name: str, providers: Sequence[str]) -> Tariff:
+    """Before a request nobody knows who answers it: it counts at the dearest price of all that may,
+    so that a budget is never overspent."""
     starts = [datetime.fromtimestamp(0, UTC), *book.changes()]
     return Tariff(
         starts=tuple(at.timestamp() for at in starts),
-        prices=tuple(_prices(book, model_name, at) for at in starts),
+        prices=tuple(_dearest(book, model_name, at, providers) for at in starts),
     )
 
 
-def _prices(book: PriceBook, model_name: str, at: datetime) -> Prices:
+def _dearest(book: PriceBook, model_name: str, at: datetime, providers: Sequence[str]) -> Prices:
+    all_prices = [_prices(book, model_name, at, name) for name in ("", *providers)]
+    return Prices(
+        input=max(each.input for each in all_prices),
+        cached_input=max(each.cached_input for each in all_prices),
+        output=max(each.output for each in all_prices),
+    )
+
+
+def _prices(book: PriceBook, model_name: str, at: datetime, provider_name: str) -> Prices:
     """Cached tokens cost what others do where they have no price of their own."""
 
     def price(item: str) -> float | None:
-        found = book.at(item=item, at=at, model_name=model_name)
+        found = book.at(item=item, at=at, model_name=model_name, provider_name=provider_name)
         return float(found.unit_price) * UNITS_A_TOKEN if found else None
 
     into = price(PriceItem.INPUT_TOKENS) or 0.0

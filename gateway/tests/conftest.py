@@ -31,10 +31,10 @@ def start_engine(tmp_path):
 def start_gateway():
     started: list[RunningGateway] = []
 
-    def start(*targets, **options) -> RunningGateway:
+    def start(*targets, shadow=None, **options) -> RunningGateway:
         gateway = RunningGateway(**options)
         if targets:
-            gateway.route(make_organization(), *targets)
+            gateway.route(make_organization(), *targets, shadow=shadow)
         started.append(gateway.start())
         return gateway
 

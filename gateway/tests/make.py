@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, Self
 from uuid import uuid4
 
@@ -15,10 +16,11 @@ from redis import Redis
 
 from accounts.models import Organization
 from common import notices
+from common.outside import OutsideHosts
 from deployments import notify
 from engines.tests.make import RunningEngine, free_port
 from gateway.app import Gateway
-from gateway.directory import Directory, Replica, Route, Target
+from gateway.directory import Directory, Replica, Route, Shadow, Target
 from gateway.holding import HoldSettings
 from gateway.limits import Limiter, Limits, LimitSettings
 from gateway.metering import Meter
@@ -96,6 +98,7 @@ class RunningGateway:
         timeouts: Timeouts | None = None,
         hold: HoldSettings | None = None,
         watch: WatchSettings | None = None,
+        outside: str = "",
     ) -> None:
         self.woken: list[str] = []  # deployments that control was told to wake
         self.source = Routes()
@@ -112,6 +115,8 @@ class RunningGateway:
             watch=watch,
             responses=ResponseStore(settings.REDIS_URL),
             wake=self.woken.append,
+            outside=OutsideHosts.of(outside),
+            shadows_redis_url=settings.REDIS_URL,
         )
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -125,9 +130,16 @@ class RunningGateway:
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._run, daemon=True)
 
-    def route(self, organization: Organization, *targets: Target, name: str = "tiny") -> None:
+    def route(
+        self,
+        organization: Organization,
+        *targets: Target,
+        name: str = "tiny",
+        shadow: Shadow | None = None,
+    ) -> None:
         routes = [each for each in self.source.routes if each.name != name]
-        self.source.routes = [*routes, make_route(str(organization.pk), *targets, name=name)]
+        route = make_route(str(organization.pk), *targets, name=name)
+        self.source.routes = [*routes, replace(route, shadow=shadow)]
         notices.publish(notify.ROUTES)
 
     def start(self) -> Self:

@@ -12,6 +12,7 @@ from gateway.upstream.errors import (
     TimedOut,
     UpstreamError,
 )
+from gateway.upstream.outside import OutsidePool
 from gateway.upstream.pool import Exchange, Pool
 from gateway.upstream.request import build_request
 from gateway.upstream.settings import Address, Timeouts
@@ -23,6 +24,7 @@ __all__ = [
     "ConnectionLost",
     "Exchange",
     "Hung",
+    "OutsidePool",
     "Pool",
     "TimedOut",
     "Timeouts",

@@ -121,12 +121,17 @@ class Pool:
         line = self._lines.setdefault(address, Line(address))
         try:
             async with asyncio.timeout(self._timeouts.connect):
-                _, connection = await loop.create_connection(
-                    lambda: Connection(line, self._timeouts, loop), *address, ssl=self.tls
+                connection = await self._dial(
+                    address, lambda: Connection(line, self._timeouts, loop)
                 )
         except (OSError, TimeoutError) as error:
             raise CannotConnect(f"{address[0]}:{address[1]}: {error!r}") from error
         self._busy.add(connection)
+        return connection
+
+    async def _dial(self, address: Address, make: Callable[[], Connection]) -> Connection:
+        loop = asyncio.get_running_loop()
+        _, connection = await loop.create_connection(make, *address, ssl=self.tls)
         return connection
 
     def forget(self, connection: Connection) -> None:

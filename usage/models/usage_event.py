@@ -29,6 +29,12 @@ class UsageEvent(OfOrganization):
     is_batch = models.BooleanField(
         default=False, help_text="Answered on idle capacity, at the price of batches."
     )
+    provider_name = models.CharField(
+        max_length=60,
+        blank=True,
+        default="",
+        help_text="The external provider that answered, at its own prices.",
+    )
     late_hour = models.DateTimeField(
         null=True,
         blank=True,

@@ -128,7 +128,11 @@ class Gateways:
         for each in self.processes:
             each.terminate()
         for each in self.processes:
-            each.wait(20)
+            try:
+                each.wait(20)
+            except subprocess.TimeoutExpired:
+                each.kill()
+                each.wait()
 
 
 def _wait_for(port: int) -> None:

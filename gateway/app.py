@@ -8,12 +8,14 @@ import ssl
 import time
 from collections.abc import Callable
 
+from accounts import batch_tokens
 from common.ids import new_id_text
 from common.middleware import WELL_FORMED
 from common.outside import OutsideHosts
 from engines.protocol.errors import ApiError
 from gateway import auth, errors
 from gateway.answers import Message, Receive, Send, send_error, send_json
+from gateway.bodies import HungUp, read_body
 from gateway.directory import Directory, Key, Route
 from gateway.holding import Holding, HoldSettings
 from gateway.keeping import keep_up
@@ -37,11 +39,8 @@ logger = logging.getLogger(__name__)
 MAX_BODY_BYTES = 32 << 20
 COMPLETIONS = {f"/v1/{endpoint}": endpoint for endpoint in CONTENT}
 RESPONSES = "/v1/responses"
+BATCH = f"Bearer {batch_tokens.WORD}{batch_tokens.SEPARATOR}".encode()
 MODEL = re.compile(r"^/v1/models/(.+)$")
-
-
-class HungUp(Exception):
-    """The client left before it had said what it wants."""
 
 
 class Gateway:
@@ -111,16 +110,19 @@ class Gateway:
             request_id = word
         began, key = time.monotonic(), None
         try:
-            key = await auth.authenticate(
-                authorization,
-                directory=self._directory,
-                address=(scope.get("client") or ("",))[0],
-            )
+            key, line_id = await self._let_in(authorization, scope)
             path, method = scope["path"], scope["method"]
             endpoint = COMPLETIONS.get(path)
             if endpoint is not None and method == "POST":
                 await self._complete(
-                    endpoint, key, length, receive, send, request_id=request_id, usage_id=usage_id
+                    endpoint,
+                    key,
+                    length,
+                    receive,
+                    send,
+                    request_id=request_id,
+                    usage_id=line_id or usage_id,
+                    is_batch=line_id is not None,
                 )
             elif path == RESPONSES and method == "POST":
                 await self._respond(
@@ -217,12 +219,20 @@ class Gateway:
         *,
         request_id: str,
         usage_id: str,
+        is_batch: bool,
     ) -> None:
         began = time.monotonic()
-        body = await _read_body(length, receive, limit_bytes=self._max_body_bytes)
+        body = await read_body(length, receive, limit_bytes=self._max_body_bytes)
         call = read_call(endpoint, body)
         await self._transfer(
-            call, key, receive, send, began=began, request_id=request_id, usage_id=usage_id
+            call,
+            key,
+            receive,
+            send,
+            began=began,
+            request_id=request_id,
+            usage_id=usage_id,
+            is_batch=is_batch,
         )
 
     async def _respond(
@@ -237,7 +247,7 @@ class Gateway:
     ) -> None:
         """A response: a chat completion for the engine, with the conversation before it."""
         began = time.monotonic()
-        ask = read_ask(await _read_body(length, receive, limit_bytes=self._max_body_bytes))
+        ask = read_ask(await read_body(length, receive, limit_bytes=self._max_body_bytes))
         earlier: list[Item] = []
         if ask.previous_id is not None:
             before = await stored.find(
@@ -267,6 +277,7 @@ class Gateway:
         began: float,
         request_id: str,
         usage_id: str,
+        is_batch: bool = False,
     ) -> None:
         body = call.body
         route = self._route(key, call.model)
@@ -290,6 +301,7 @@ class Gateway:
             usage_id=usage_id,
             began=began,
             headers=ticket.headers,
+            is_batch=is_batch,
         )
         transfer = Transfer(self._services, inbound, receive, send)
         try:
@@ -304,6 +316,15 @@ class Gateway:
             )
         if not transfer.is_recorded:
             raise HungUp
+
+    async def _let_in(self, authorization: bytes | None, scope: Message) -> tuple[Key, str | None]:
+        """The key, and the usage id of a batch's line if control sends one. Raises ApiError."""
+        if authorization is not None and authorization.startswith(BATCH):
+            key, ticket = await auth.authenticate_line(authorization, directory=self._directory)
+            return key, ticket.usage_id
+        address = (scope.get("client") or ("",))[0]
+        key = await auth.authenticate(authorization, directory=self._directory, address=address)
+        return key, None
 
     def _told(
         self,
@@ -356,22 +377,3 @@ def _model_body(route: Route, key: Key) -> dict[str, object]:
         "created": route.created_at,
         "owned_by": key.organization_slug,
     }
-
-
-async def _read_body(length: bytes, receive: Receive, *, limit_bytes: int) -> bytes:
-    """`length` is what the client declares, if anything."""
-    if length.isdigit() and int(length) > limit_bytes:
-        raise errors.too_large(limit_bytes)
-    parts: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise HungUp
-        body: bytes = message.get("body", b"")
-        size += len(body)
-        if size > limit_bytes:
-            raise errors.too_large(limit_bytes)
-        if not message.get("more_body"):
-            return b"".join((*parts, body)) if parts else body
-        parts.append(body)

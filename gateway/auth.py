@@ -5,6 +5,8 @@ import hmac
 import os
 import time
 
+from accounts import batch_tokens
+from accounts.batch_tokens import BatchTicket
 from accounts.choices import Scope
 from accounts.networks import is_within
 from accounts.services import hash_secret, prefix_of
@@ -47,6 +49,26 @@ async def authenticate(header: bytes | None, *, directory: Directory, address: s
             code="address_not_allowed",
         )
     return key
+
+
+async def authenticate_line(header: bytes, *, directory: Directory) -> tuple[Key, BatchTicket]:
+    """The key that made a batch, and which of its lines control sends. Raises ApiError."""
+    token = header.decode("latin-1").partition(" ")[2].strip()
+    ticket = batch_tokens.read(token, now=time.time())
+    if ticket is None:
+        raise errors.unauthenticated("This is no line of a batch, or it was signed too long ago.")
+    key = directory.find_key(ticket.key_prefix)
+    if key is None:
+        try:
+            key = await directory.look_up_key(ticket.key_prefix)
+        except SourceAway:
+            raise errors.unavailable(
+                "The batch's API key cannot be checked at the moment.", code="keys_unavailable"
+            ) from None
+    if key is None:
+        raise errors.unauthenticated("The API key that made this batch is gone.")
+    check_standing(key)
+    return key, ticket
 
 
 def _is_secret_of(key: Key | None, prefix: str, secret: str) -> bool:

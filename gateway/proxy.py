@@ -65,6 +65,7 @@ class Inbound:
     usage_id: str
     began: float  # time.monotonic
     headers: Headers
+    is_batch: bool = False
 
 
 class _Retry(Exception):
@@ -298,6 +299,8 @@ class Transfer:
         is_interrupted: bool,
     ) -> None:
         inbound, meter = self._inbound, self._services.meter
+        if inbound.is_batch and is_interrupted:
+            return  # nobody got it: the line is sent again, and then it counts, under the same id
         usage = answer.usage() if not is_interrupted or inbound.call.stream else None
         input_tokens, output_tokens, cached = 0, 0, 0
         if usage is not None:
@@ -338,6 +341,8 @@ class Transfer:
             "first_token_milliseconds": (first - inbound.began) * 1000 if first else None,
             "duration_milliseconds": (now - inbound.began) * 1000,
         }
+        if inbound.is_batch:
+            event["is_batch"] = True
         if choice.replica.is_outside:
             event["provider_name"] = choice.target.provider_name
         if self._comparison is not None:

@@ -10,6 +10,7 @@ class Purpose(models.TextChoices):
     FINE_TUNE = "fine-tune", _("Fine-tuning")
     RESULTS = "fine-tune-results", _("Results of fine-tuning")  # made by the platform
     BATCH = "batch", _("Batch")
+    BATCH_OUTPUT = "batch_output", _("Answers of a batch")  # made by the platform
     EVALS = "evals", _("Evaluation")
     USER_DATA = "user_data", _("Other")
 
@@ -41,3 +42,38 @@ class Method(models.TextChoices):
 
     SUPERVISED = "supervised", _("Supervised")
     DPO = "dpo", _("Direct preference optimization")
+
+
+class BatchStatus(models.TextChoices):
+    """OpenAI's words for how far a batch is."""
+
+    VALIDATING = "validating", _("Lines are checked")
+    FAILED = "failed", _("Failed")  # not one line was sent: the file is not right
+    IN_PROGRESS = "in_progress", _("In progress")
+    FINALIZING = "finalizing", _("Files are written")
+    COMPLETED = "completed", _("Completed")
+    EXPIRED = "expired", _("Expired")  # what was answered in time is in its files
+    CANCELLING = "cancelling", _("Being cancelled")
+    CANCELLED = "cancelled", _("Cancelled")  # what was answered by then is in its files
+
+
+B = BatchStatus
+BATCH_TRANSITIONS: dict[str, set[str]] = {
+    B.VALIDATING: {B.FAILED, B.IN_PROGRESS, B.CANCELLING},
+    B.IN_PROGRESS: {B.FINALIZING, B.CANCELLING},
+    B.FINALIZING: {B.COMPLETED, B.EXPIRED},
+    B.CANCELLING: {B.CANCELLED},
+    B.COMPLETED: set(),
+    B.FAILED: set(),
+    B.EXPIRED: set(),
+    B.CANCELLED: set(),
+}
+BATCH_OVER = {status for status, onward in BATCH_TRANSITIONS.items() if not onward}
+
+
+class Endpoint(models.TextChoices):
+    """What a batch's lines may ask for."""
+
+    CHAT = "/v1/chat/completions", "/v1/chat/completions"
+    COMPLETIONS = "/v1/completions", "/v1/completions"
+    EMBEDDINGS = "/v1/embeddings", "/v1/embeddings"

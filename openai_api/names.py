@@ -6,6 +6,7 @@ import string
 from uuid import UUID
 
 FILE, JOB, EVENT, CHECKPOINT, ORGANIZATION = "file", "ftjob", "ftevent", "ftckpt", "org"
+BATCH = "batch"
 LONGEST_SUFFIX = 64
 LONGEST = 170  # with the end that a checkpoint's name has; wherever models are named, it fits
 LONGEST_STEP = 20
@@ -24,6 +25,17 @@ def read_id(prefix: str, text: str) -> UUID | None:
     if start != prefix or not re.fullmatch(r"[0-9a-f]{32}", digits):
         return None
     return UUID(digits)
+
+
+def batch_id(pk: UUID) -> str:
+    """OpenAI writes these with an underscore."""
+    return f"{BATCH}_{pk.hex}"
+
+
+def read_batch_id(text: str) -> UUID | None:
+    """The row's id; None for what is none of ours."""
+    start, _, digits = text.partition("_")
+    return read_id(BATCH, f"{BATCH}-{digits}") if start == BATCH else None
 
 
 def fine_tuned_name(*, base: str, organization: str, suffix: str) -> str:

@@ -11,8 +11,8 @@ from accounts.models import Organization
 from common.errors import NotFound
 from models_registry.models import Revision
 from openai_api import names
-from openai_api.choices import JOB_OVER, JobStatus
-from openai_api.models import File, FineTuningJob
+from openai_api.choices import BATCH_OVER, JOB_OVER, JobStatus
+from openai_api.models import Batch, File, FineTuningJob
 from training.choices import RunStatus
 from training.models import TrainingMetric, TrainingRun
 
@@ -50,6 +50,24 @@ def get_job(organization: Organization, job_id: UUID | None) -> FineTuningJob:
     if row is None:
         raise NotFound("No such fine-tuning job.", field="fine_tuning_job_id")
     return row
+
+
+def list_batches(organization: Organization) -> QuerySet[Batch]:
+    """Newest first."""
+    return Batch.objects.of(organization).select_related("input_file", "output_file", "error_file")
+
+
+def get_batch(organization: Organization, batch_id: UUID | None) -> Batch:
+    """Raises NotFound."""
+    row = list_batches(organization).filter(pk=batch_id).first() if batch_id else None
+    if row is None:
+        raise NotFound("No such batch.", field="batch_id")
+    return row
+
+
+def list_open_batches() -> QuerySet[Batch]:
+    """Of all organizations: those of which something is to be done."""
+    return Batch.objects.exclude(status__in=BATCH_OVER)
 
 
 def find_result(organization: Organization, name: str) -> Revision | None:

@@ -13,7 +13,7 @@ from deployments.choices import (
     ROLLOUT_TRANSITIONS,
 )
 from models_registry.choices import IMPORT_TRANSITIONS, MERGE_TRANSITIONS, TRIAL_TRANSITIONS
-from openai_api.choices import JOB_TRANSITIONS
+from openai_api.choices import BATCH_TRANSITIONS, JOB_TRANSITIONS
 from training.choices import (
     COUNT_TRANSITIONS,
     EVALUATION_TRANSITIONS,
@@ -35,6 +35,7 @@ ROOT = Path(__file__).resolve().parent.parent
         ("Training run", RUN_TRANSITIONS),
         ("Evaluation", EVALUATION_TRANSITIONS),
         ("Fine-tuning job", JOB_TRANSITIONS),
+        ("Batch", BATCH_TRANSITIONS),
         ("Import", IMPORT_TRANSITIONS),
         ("Trial", TRIAL_TRANSITIONS),
         ("Merge", MERGE_TRANSITIONS),

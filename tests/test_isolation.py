@@ -18,7 +18,7 @@ from django.urls import URLPattern, URLResolver, get_resolver
 from accounts.tests.make import make_key, make_member, make_organization
 from console.tests.make import World, make_world
 from openai_api.models import FineTuningJob
-from openai_api.tests.make import make_job
+from openai_api.tests.make import make_batch, make_job
 
 pytestmark = pytest.mark.django_db
 
@@ -65,6 +65,7 @@ def ids_of(world: World) -> dict[str, Any]:
         "organization": world.organization.slug,
         "file_id": f"file-{job.training_file_id.hex}",
         "job_id": f"ftjob-{job.pk.hex}",
+        "batch_id": f"batch_{make_batch(world.organization).pk.hex}",
         "model": job.fine_tuned_model,
     }
 

@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from openai_api import names, planning, selectors
 from openai_api.choices import JOB_OVER
-from openai_api.models import File, FineTuningJob
+from openai_api.models import Batch, File, FineTuningJob
 from openai_api.selectors import Snapshot
 from openai_api.timeline import Told
 from training.choices import RunStatus
@@ -24,6 +25,55 @@ def of_file(file: File) -> dict[str, Any]:
         "status": "processed",
         "status_details": None,
     }
+
+
+def of_batch(batch: Batch) -> dict[str, Any]:
+    status = batch.status
+    ended = {f"{status}_at": _seconds(batch.ended_at)} if batch.ended_at else {}
+    times = dict.fromkeys(("completed_at", "failed_at", "expired_at", "cancelled_at"), None)
+    errors = {"object": "list", "data": batch.errors} if batch.errors else None
+    into, out = batch.input_tokens, batch.output_tokens
+    return {
+        "id": names.batch_id(batch.pk),
+        "object": "batch",
+        "endpoint": batch.endpoint,
+        "errors": errors,
+        "input_file_id": names.public_id(names.FILE, batch.input_file_id),
+        "completion_window": _window(batch.window_seconds),
+        "status": status,
+        "output_file_id": _file_id(batch.output_file_id),
+        "error_file_id": _file_id(batch.error_file_id),
+        "created_at": _seconds(batch.created_at),
+        "in_progress_at": _seconds(batch.in_progress_at),
+        "expires_at": _seconds(batch.expires_at),
+        "finalizing_at": _seconds(batch.finalizing_at),
+        "cancelling_at": _seconds(batch.cancel_requested_at),
+        **times,
+        **ended,
+        "request_counts": {
+            "total": batch.lines_total,
+            "completed": batch.lines_completed,
+            "failed": batch.lines_failed,
+        },
+        "usage": {
+            "input_tokens": into,
+            "input_tokens_details": {"cached_tokens": 0},
+            "output_tokens": out,
+            "output_tokens_details": {"reasoning_tokens": 0},
+            "total_tokens": into + out,
+        },
+        "metadata": batch.metadata,
+    }
+
+
+def _file_id(pk: UUID | None) -> str | None:
+    return names.public_id(names.FILE, pk) if pk is not None else None
+
+
+def _window(seconds: int) -> str:
+    """As most say it: 24h, not 1d."""
+    hours = seconds // 3600
+    return f"{hours}h" if hours <= 24 or hours % 24 else f"{hours // 24}d"
 
 
 def of_job(job: FineTuningJob, *, now: datetime) -> dict[str, Any]:

@@ -5,10 +5,10 @@ import re
 
 from django.urls import URLPattern, URLResolver, path, re_path
 
-from openai_api.api import files, jobs, models, views
+from openai_api.api import batches, files, jobs, models, views
 
 JOB = "fine_tuning/jobs/<str:job_id>"
-OURS = re.compile(r"/v1/(files|fine_tuning)(/.*)?", re.DOTALL)
+OURS = re.compile(r"/v1/(files|fine_tuning|batches)(/.*)?", re.DOTALL)
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("files", files.FileList.as_view()),
@@ -21,6 +21,9 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path(f"{JOB}/resume", jobs.JobAction.as_view(action="resume")),
     path(f"{JOB}/events", jobs.JobEvents.as_view()),
     path(f"{JOB}/checkpoints", jobs.JobCheckpoints.as_view()),
+    path("batches", batches.BatchList.as_view()),
+    path("batches/<str:batch_id>", batches.BatchDetail.as_view()),
+    path("batches/<str:batch_id>/cancel", batches.BatchCancel.as_view()),
     path("models/<str:model>", models.FineTunedModel.as_view()),
     re_path(r"^.*$", views.Unknown.as_view()),
 ]

@@ -1,4 +1,5 @@
+from openai_api.models.batch import Batch, BatchLine
 from openai_api.models.file import File
 from openai_api.models.fine_tuning_job import FineTuningJob, JobEvent
 
-__all__ = ["File", "FineTuningJob", "JobEvent"]
+__all__ = ["Batch", "BatchLine", "File", "FineTuningJob", "JobEvent"]

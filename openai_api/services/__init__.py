@@ -1,5 +1,6 @@
 """What clients ask for: files kept, jobs started, paused, ended."""
 
+from openai_api.services.batches import BatchIsOver, WantedBatch, cancel_batch, create_batch
 from openai_api.services.files import create_file, delete_file, store_result
 from openai_api.services.jobs import (
     JobIsOver,
@@ -12,10 +13,14 @@ from openai_api.services.jobs import (
 )
 
 __all__ = [
+    "BatchIsOver",
     "JobIsOver",
     "JobNotReady",
     "Wanted",
+    "WantedBatch",
+    "cancel_batch",
     "cancel_job",
+    "create_batch",
     "create_file",
     "create_job",
     "delete_file",

@@ -82,14 +82,19 @@ def create_file(
 
 
 def store_result(
-    *, organization: Organization, filename: str, content: Iterable[bytes], now: datetime
+    *,
+    organization: Organization,
+    filename: str,
+    content: Iterable[bytes],
+    purpose: str = Purpose.RESULTS,
+    now: datetime,
 ) -> File:
     """A file of the platform's own making, for the organization to download."""
     blob = storage.put_chunks(content, now=now)
     return File.objects.create(
         organization=organization,
         filename=filename,
-        purpose=Purpose.RESULTS,
+        purpose=purpose,
         blob=blob,
         size_bytes=blob.size_bytes,
         created_at=now,

@@ -84,7 +84,7 @@ def create_job(
         )
     if wanted.seed is not None and not 0 <= wanted.seed <= SEEDS:
         raise InvalidInput(f"A seed is a number from 0 to {SEEDS}.", field="seed")
-    _check_metadata(wanted.metadata)
+    check_metadata(wanted.metadata)
     with transaction.atomic():
         job = FineTuningJob.objects.create(
             organization=organization,
@@ -256,7 +256,7 @@ def _find_file(organization: Organization, field: str, given: str, now: datetime
     return row
 
 
-def _check_metadata(metadata: Mapping[str, str] | None) -> None:
+def check_metadata(metadata: Mapping[str, str] | None) -> None:
     if metadata is None:
         return
     if len(metadata) > MOST_METADATA:

@@ -3,13 +3,13 @@
 import io
 from pathlib import Path
 
-from accounts.models import Organization
-from accounts.tests.make import NOW, make_organization
+from accounts.models import ApiKey, Organization
+from accounts.tests.make import NOW, make_key, make_organization
 from models_registry.models import Revision
 from models_registry.tests.make import make_revision
 from openai_api import services
-from openai_api.models import File, FineTuningJob
-from openai_api.services import Wanted
+from openai_api.models import Batch, File, FineTuningJob
+from openai_api.services import Wanted, WantedBatch
 from training.tests.make import chat_lines
 
 
@@ -46,5 +46,20 @@ def make_job(
     return services.create_job(
         organization=organization,
         wanted=Wanted(**values),  # type: ignore[arg-type]
+        now=NOW,
+    )
+
+
+def make_batch(organization: Organization, content: bytes = b'{"custom_id": "a"}\n') -> Batch:
+    """A batch whose lines are still to be checked, by the organization's first key."""
+    file = make_file(organization, content, filename="in.jsonl", purpose="batch")
+    key = ApiKey.objects.of(organization).first()
+    if key is None:
+        make_key(organization)
+        key = ApiKey.objects.of(organization).get()
+    return services.create_batch(
+        organization=organization,
+        wanted=WantedBatch(endpoint="/v1/chat/completions", input_file=f"file-{file.pk.hex}"),
+        key=key,
         now=NOW,
     )

@@ -14,6 +14,7 @@ from gateway.answers import Headers, Receive, Send
 from gateway.counting import StreamedAnswer, Usage, WholeAnswer
 from gateway.directory import Key, Replica, Route
 from gateway.driving import Driven, drive
+from gateway.engine_errors import read_error
 from gateway.holding import Held, Holding, may_wait
 from gateway.metering import Meter
 from gateway.observing import Observer
@@ -26,7 +27,6 @@ from usage.stream import Event
 logger = logging.getLogger(__name__)
 
 ATTEMPTS = 3  # replicas of one rank that a request is tried on
-MOST_ERROR_BYTES = 1 << 20
 # What an engine's answer says to the client; the rest is between engine and gateway.
 PASSED = {b"content-type", b"content-length", b"cache-control", b"retry-after"}
 TO_RETRY = {500, 502, 503, 504}
@@ -219,9 +219,9 @@ class Transfer:
         if choice.replica.is_outside and status in OUTSIDE_FAULT:
             raise _refused_outside(choice, status, first)
         if status in TO_RETRY:
-            error = await _engine_error(exchange, first)
+            error = await read_error(exchange, first)
             if error.status != 503:  # it broke; one that is busy or leaving did not
-                self._services.router.errored(choice.replica.id)
+                self._services.router.errored(self._inbound.route, choice)
             raise _Retry(error, is_gone=error.code in LEAVING)
         if status in OUR_FAULT:
             logger.error("replica %s answered %s: %r", choice.replica.id, status, first[:200])
@@ -264,7 +264,7 @@ class Transfer:
             return
         except upstream.UpstreamError as error:
             logger.warning("request %s broke off: %s", self._inbound.usage_id, error)
-            self._services.router.errored(choice.replica.id)
+            self._services.router.errored(self._inbound.route, choice)
             flight.fail(error)
             await self._break_off(answer, is_stream=is_stream)
             return
@@ -385,19 +385,3 @@ def _refused_outside(choice: Choice, status: int, said: bytes) -> _Retry:
         logger.error("provider %s answered %s: %r", name, status, said[:200])
         error = errors.bad_answer(f"The provider {name} does not take requests from the gateway.")
     return _Retry(error, is_gone=False)
-
-
-async def _engine_error(exchange: upstream.Exchange, first: bytes) -> ApiError:
-    """An engine's own refusal (busy, loading, draining) in its words; a breakdown in ours."""
-    body, data = first, first
-    try:
-        while data and len(body) < MOST_ERROR_BYTES:
-            data = await exchange.read()
-            body += data
-        told = orjson.loads(body)["error"]
-        message, code = str(told["message"]), str(told["code"])
-    except (upstream.UpstreamError, orjson.JSONDecodeError, KeyError, TypeError):
-        message, code = "The engine is not ready.", "engine_unavailable"
-    if exchange.status == 503:
-        return errors.unavailable(message, code=code)
-    return errors.bad_answer("The engine failed on this request.")

@@ -108,12 +108,17 @@ class Router:
         if len(self._errors) > len(self._faults) + 1000:
             self._errors.clear()
 
-    def errored(self, replica_id: str) -> None:
+    def errored(self, route: Route, choice: Choice) -> None:
         """It answered, and what it said is that it broke: one of those means nothing, several in a
-        row that it had better be left alone."""
-        count = self._errors[replica_id] = self._errors.get(replica_id, 0) + 1
+        row that it had better be left alone. Not so while its deployment rolls: the rollout counts
+        these errors to judge the new variant, and has an end of its own for them."""
+        target, replica = choice
+        others = (each for each in route.targets if each is not target)
+        if any(each.deployment_id == target.deployment_id for each in others):
+            return
+        count = self._errors[replica.id] = self._errors.get(replica.id, 0) + 1
         if count >= BREAKS_AFTER:
-            self.failed(replica_id)
+            self.failed(replica.id)
 
     def answered(self, replica_id: str) -> None:
         if self._errors:

@@ -18,9 +18,9 @@ from deployments.models import Provider, ShadowAnswer
 from deployments.tests.make import make_provider
 from engines.protocol.errors import ApiError
 from gateway import provider_check
-from gateway.directory import Shadow, Waits
+from gateway.directory import Replica, Route, Shadow, Waits
 from gateway.protocol import read_call
-from gateway.routing import BREAKS_AFTER, Router
+from gateway.routing import BREAKS_AFTER, Choice, Router
 from gateway.tests.make import make_replica, make_route, make_target, read_events, text_of
 from usage import statements
 
@@ -45,17 +45,32 @@ def test_a_target_of_a_higher_rank_answers_only_what_no_lower_one_can() -> None:
 def test_errors_in_a_row_open_the_breaker_and_an_answer_closes_it() -> None:
     broken, fallback = make_replica(), make_replica()
     route = make_route(ORGANIZATION, make_target(broken), make_target(fallback, rank=1))
-    router = Router()
+    router, choice = Router(), Choice(route.targets[0], broken)
     for _ in range(BREAKS_AFTER - 1):
-        router.errored(broken.id)
+        router.errored(route, choice)
     router.answered(broken.id)
     for _ in range(BREAKS_AFTER - 1):
-        router.errored(broken.id)
-    assert router.choose(route).replica == broken
-    router.errored(broken.id)
-    assert router.choose(route).replica == fallback
+        router.errored(route, choice)
+    assert chosen(router, route) == broken
+    router.errored(route, choice)
+    assert chosen(router, route) == fallback
     router.answered(broken.id)
-    assert router.choose(route).replica == broken
+    assert chosen(router, route) == broken
+
+
+def test_a_rollout_and_not_the_breaker_judges_a_variant() -> None:
+    old, new = make_replica(), make_replica()
+    deployment_id = str(uuid4())
+    sides = [make_target(each, deployment_id=deployment_id) for each in (old, new)]
+    route, router = make_route(ORGANIZATION, *sides), Router()
+    for _ in range(BREAKS_AFTER * 3):
+        router.errored(route, Choice(sides[1], new))
+    assert {chosen(router, route) for _ in range(50)} == {old, new}
+
+
+def chosen(router: Router, route: Route) -> Replica | None:
+    choice = router.choose(route)
+    return choice.replica if choice is not None else None
 
 
 def test_conversations_stay_where_their_beginning_was_read_within_a_bound() -> None:
